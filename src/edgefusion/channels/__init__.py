@@ -1,0 +1,1 @@
+"""Channels computed from a frame: denoised images and edge maps."""

@@ -1,0 +1,97 @@
+"""Settings of every verb, as dataclasses whose fields carry their own documentation. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CHANNELS = ("raw", "srad", "dpad", "osrad", "perona-malik", "edges", "icov", "roewa", "feature-asymmetry", "canny")
+"""Every name that a channel recipe may use, in the order in which the docs describe them."""
+
+
+@dataclass(frozen=True)
+class ChannelRecipe:
+    """How a frame becomes the stack of channels that a network sees. It travels with the weights."""
+
+    channels: tuple[str, ...] = ("raw", "dpad", "edges")
+    """Names from ``CHANNELS``, in the order of the stack."""
+    height: int = 96
+    """Rows of the network's input."""
+    width: int = 128
+    """Columns of the network's input."""
+    resolution: Literal["frame", "network"] = "frame"
+    """Where the filters run: on the frame as it is, before it is resized, or after, at the network's size."""
+
+    def key(self) -> str:
+        """A short hash that changes when anything about the recipe does; caches are keyed by it."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ChannelRecipe:
+        """Rebuild a recipe from its YAML or JSON form."""
+        return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Every model of a comparison gets the same."""
+
+    epochs: int = 14
+    """Passes over the training frames."""
+    batch_size: int = 16
+    """Frames a step."""
+    learning_rate: float = 1e-3
+    """Peak of the one-cycle schedule."""
+    weight_decay: float = 1e-2
+    """AdamW's decoupled weight decay."""
+    boundary_weight: float = 0.3
+    """Weight of the border-band loss, for networks that have a boundary head."""
+    presence_weight: float = 0.1
+    """Weight of the presence loss, for networks that have a presence head."""
+    flip: bool = True
+    """Mirror frames left to right in half of the cases."""
+    affine: bool = True
+    """Small random rotation, scale and shift of every frame."""
+    intensity: bool = True
+    """Small random gain and gamma of every frame."""
+    patience: int = 0
+    """Stop after so many epochs without a better validation Dice; 0 trains to the end."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Number format; ``auto`` times one step of each on this machine and takes the faster."""
+    seed: int = 0
+    """Seeds the weights, the order of frames and the augmentation."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which patients are trained on and which are judged. Always whole patients, never frames."""
+
+    folds: int = 5
+    """Number of folds of a cross-validation by patient; 1 makes one hold-out of a fifth of the patients."""
+    validation_patients: tuple[str, ...] = ()
+    """Hold out exactly these patients, and train on all others; overrides ``folds``."""
+    seed: int = 0
+    """Seeds the assignment of patients to folds."""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison of several networks on one study."""
+
+    models: tuple[str, ...] = ("edgefusion-unet", "unet", "resunet", "attention-unet")
+    """Names of networks, see ``edgefusion info``. A trailing ``-matched`` widens a baseline to
+    EdgeFusion-UNet's multiply-adds."""
+    baseline_channels: Literal["raw", "all"] = "raw"
+    """What the baselines see: the raw frame, or all channels of the recipe, concatenated."""
+    flip_averaging: bool = False
+    """Average each prediction with the mirrored frame's; all models get it or none."""
+    recipe: ChannelRecipe = field(default_factory=ChannelRecipe)
+    """The channels that EdgeFusion-UNet sees."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How every network is trained."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """How patients are divided."""

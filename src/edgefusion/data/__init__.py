@@ -1,0 +1,1 @@
+"""Frames and masks: reading, ingesting, splitting by patient."""

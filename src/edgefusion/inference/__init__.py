@@ -1,0 +1,1 @@
+"""From a bundle and a frame to a prediction, and to files."""

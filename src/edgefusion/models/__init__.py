@@ -1,0 +1,1 @@
+"""Networks: EdgeFusion-UNet and its baselines."""

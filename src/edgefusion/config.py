@@ -40,7 +40,7 @@ class ChannelRecipe:
 class TrainConfig:
     """One training run. Every model of a comparison gets the same."""
 
-    epochs: int = 14
+    epochs: int = 10
     """Passes over the training frames."""
     batch_size: int = 16
     """Frames a step."""

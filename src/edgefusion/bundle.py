@@ -1,0 +1,140 @@
+"""A Bundle: a folder with everything that a trained network is. No pickle anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import edgefusion
+from edgefusion.config import ChannelRecipe
+from edgefusion.errors import BundleError, UsageError
+from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
+from edgefusion.models.zoo import build_model
+
+FORMAT = 1
+"""Version of the folder's layout; a bundle with a higher one is refused."""
+
+
+@dataclass
+class Bundle:
+    """A trained network and what is needed to use it. The channel recipe travels with the weights."""
+
+    model: nn.Module
+    """The network, in evaluation mode after ``load``."""
+    model_name: str
+    """Its name in the zoo."""
+    recipe: ChannelRecipe
+    """The channels that it sees, and its input size."""
+    labels: list[str]
+    """What its maps mean; label k of a mask is ``labels[k - 1]``."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments that the constructor got besides channels and labels."""
+    thresholds: dict[str, float] = field(default_factory=lambda: {"mask": 0.5, "presence": 0.5})
+    """Probability from which a pixel, and from which a label as a whole, counts as there."""
+    study_name: str = ""
+    """Name of the study that it was trained on."""
+    study_sha256: str = ""
+    """SHA-256 of that study's ``frames.csv``."""
+    trained_on: list[str] = field(default_factory=list)
+    """Patient ids whose frames it was trained on."""
+    terms: str = ""
+    """Terms of the training data, repeated in the model card."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Figures of merit, as far as they were measured."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Programs that made it; filled in by ``save``."""
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle; ``bundle.yaml`` comes last, so a folder that has one is whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / "model.safetensors"
+        with atomic_path(weights) as temporary:
+            save_file({k: v.contiguous().cpu() for k, v in self.model.state_dict().items()}, temporary)
+        write_json(folder / "metrics.json", self.metrics)
+        write_text(folder / "README.md", self._card())
+        self.versions = {"edgefusion": edgefusion.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
+        description = {
+            "format": FORMAT,
+            "model": {"name": self.model_name, "arguments": self.model_args},
+            "recipe": {**dataclasses.asdict(self.recipe), "channels": list(self.recipe.channels)},
+            "labels": self.labels,
+            "thresholds": self.thresholds,
+            "study": {"name": self.study_name, "sha256": self.study_sha256, "trained_on": self.trained_on},
+            "terms": self.terms,
+            "weights_sha256": sha256_of_file(weights),
+            "versions": self.versions,
+        }
+        write_text(folder / "bundle.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read and check a bundle.
+
+        Raises:
+            UsageError: If the folder is not there or is not a bundle.
+            BundleError: If it is damaged, was altered, or is from a newer version.
+        """
+        folder = Path(folder)
+        file = folder / "bundle.yaml"
+        if not file.is_file():
+            raise UsageError(f"{folder} is not a model bundle: it has no bundle.yaml.", "Train one: edgefusion train.")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if int(values["format"]) > FORMAT:
+                raise BundleError(f"{folder} was written by a newer version of EdgeFusion.", "Upgrade edgefusion.")
+            recipe = ChannelRecipe.from_dict(values["recipe"])
+            name, arguments, labels = values["model"]["name"], values["model"]["arguments"], list(values["labels"])
+            study = values["study"]
+            expected = values["weights_sha256"]
+            thresholds, terms, versions = dict(values["thresholds"]), str(values["terms"]), dict(values["versions"])
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{file} is not a valid bundle description ({error}).", "Export the bundle again.") from error
+        weights = folder / "model.safetensors"
+        if not weights.is_file() or sha256_of_file(weights) != expected:
+            raise BundleError(f"{weights} is missing or not the file that was saved.", "Copy the bundle again.")
+        model = build_model(name, len(recipe.channels), len(labels), **arguments)
+        try:
+            model.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise BundleError(f"{weights} does not fit the network '{name}'.", "Export the bundle again.") from error
+        return cls(
+            model=model.eval(),
+            model_name=name,
+            recipe=recipe,
+            labels=labels,
+            model_args=arguments,
+            thresholds=thresholds,
+            study_name=study["name"],
+            study_sha256=study["sha256"],
+            trained_on=list(study["trained_on"]),
+            terms=terms,
+            versions=versions,
+        )
+
+    def _card(self) -> str:
+        channels = ", ".join(self.recipe.channels)
+        lines = [
+            f"# {self.model_name} for {', '.join(self.labels)}",
+            "",
+            "For research. Not a medical device; not for diagnosis.",
+            "",
+            f"- Input: {channels} at {self.recipe.height}×{self.recipe.width} (filters run at the {self.recipe.resolution}'s size)",
+            f"- Trained on: {len(self.trained_on)} patients of the study '{self.study_name}'",
+            f"- Terms of the data: {self.terms or 'not stated'}",
+            "",
+            "| measure | value |",
+            "|---|---|",
+            *(f"| {k} | {v:.4f} |" for k, v in self.metrics.items() if isinstance(v, float)),
+            "",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""The parts that EdgeFusion-UNet is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SegmentationOutput(NamedTuple):
+    """What every network of the zoo returns. All values are logits."""
+
+    mask: Tensor
+    """B×L×H×W, one map a label."""
+    boundary: Tensor | None
+    """B×L×H×W, the border band of each label, or None where the network has no boundary head."""
+    presence: Tensor | None
+    """B×L, whether the label is in the frame at all, or None where the network has no presence head."""
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Bring every channel of every frame to zero mean and unit variance over its pixels.
+
+    What a network sees, in training as in use, is always this.
+
+    Args:
+        x: B×C×H×W channels in [0, 1].
+
+    Returns:
+        B×C×H×W float32; a constant channel becomes zero.
+    """
+    centred = x - x.mean((2, 3), keepdim=True)
+    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-6)
+
+
+class ConvBlock(nn.Sequential):
+    """3×3 convolution, batch normalisation, leaky ReLU.
+
+    The frames are standardised one by one before they come here, so a scanner's gain is gone already; batch
+    normalisation then costs nothing in use, where it folds into the convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut. Input B×inputs×h×w, output B×outputs×h×w."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs)
+        self.second = ConvBlock(outputs, outputs)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(x)) + self.shortcut(x)
+        return out
+
+
+class ChannelAttention(nn.Module):
+    """Weighs the features of the input channels against each other at every pixel.
+
+    A softmax over the input channels turns scores, which see all channels, into weights that sum to one
+    at every pixel; each channel's features are scaled by its weight before they are mixed.
+
+    Args:
+        channels: Number of input channels C.
+        features: Features F that each channel brings.
+        outputs: Features of the fused map.
+    """
+
+    def __init__(self, channels: int, features: int, outputs: int) -> None:
+        super().__init__()
+        self.features = features
+        self.score = nn.Conv2d(channels * features, channels, 1)
+        self.mix = nn.Conv2d(channels * features, outputs, 1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """B×(C·F)×h×w features -> B×C×h×w attention weights that sum to 1 over C."""
+        return torch.softmax(self.score(x), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fused: Tensor = self.mix(x * self.weights(x).repeat_interleave(self.features, dim=1))
+        return fused
+
+
+class EdgeGate(nn.Module):
+    """Lets a skip connection through where the edge features, seen from the decoder, call for it."""
+
+    def __init__(self, skip: int, edges: int) -> None:
+        super().__init__()
+        self.from_edges = nn.Conv2d(edges, skip, 1)
+        self.from_decoder = nn.Conv2d(skip, skip, 1, bias=False)
+
+    def forward(self, skip: Tensor, edges: Tensor, decoder: Tensor) -> Tensor:
+        return skip * torch.sigmoid(self.from_edges(edges) + self.from_decoder(decoder))
+
+
+class GlobalContext(nn.Module):
+    """One transformer block over the coarsest grid: a nerve is found by what lies around it.
+
+    Position enters through a depthwise convolution, so that any input size works (CPE, Chu et al. 2021).
+    Input and output B×width×h×w.
+    """
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, columns = x.shape
+        x = x + self.position(x)
+        tokens = x.flatten(2).transpose(1, 2)
+        qkv = self.qkv(self.norm_attention(tokens)).view(batch, -1, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(attended)
+        tokens = tokens + self.mlp(self.norm_mlp(tokens))
+        return tokens.transpose(1, 2).reshape(batch, width, height, columns)

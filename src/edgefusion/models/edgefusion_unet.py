@@ -1,0 +1,116 @@
+"""EdgeFusion-UNet: a U-Net that weighs raw, denoised and edge channels pixel by pixel, level by level.
+
+Read top to bottom:
+
+1. Every input channel has a stem and a small pyramid of its own (grouped convolutions: no channel
+   sees another before the fusion).
+2. At every level, attention weighs the channels at each pixel and adds the fused map to the encoder.
+3. At the coarsest level one transformer block relates the whole frame.
+4. On the way up, each skip connection passes a gate that is opened by the edge channel's features.
+5. Three heads: the border band, the mask (which is shown the border), and the presence of each label.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgefusion.models.blocks import (
+    ChannelAttention,
+    ConvBlock,
+    EdgeGate,
+    GlobalContext,
+    ResidualBlock,
+    SegmentationOutput,
+)
+
+
+class EdgeFusionUNet(nn.Module):
+    """The network.
+
+    Args:
+        in_channels: Number of input channels C, at least 1.
+        labels: Number of labels L; each has its own sigmoid map.
+        widths: Features of the encoder, finest level first. The frame is halved between levels.
+        stem_widths: Features that each input channel brings to each level but the coarsest.
+        edge_channel: Which input channel opens the gates of the skip connections.
+        dropout: Share of features dropped before the presence head and at the coarsest level.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        labels: int,
+        widths: tuple[int, ...] = (12, 28, 64, 128, 160),
+        stem_widths: tuple[int, ...] = (8, 12, 16, 24),
+        edge_channel: int = -1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.edge_channel = edge_channel % in_channels
+        levels = len(widths) - 1
+
+        stem_inputs = (1, *stem_widths[:-1])
+        self.stems = nn.ModuleList(
+            ConvBlock(in_channels * a, in_channels * b, stride=1 if level == 0 else 2, groups=in_channels)
+            for level, (a, b) in enumerate(zip(stem_inputs, stem_widths, strict=True))
+        )
+        self.fusions = nn.ModuleList(
+            ChannelAttention(in_channels, features, width)
+            for features, width in zip(stem_widths, widths[:-1], strict=True)
+        )
+        self.encoders = nn.ModuleList(
+            ResidualBlock(widths[max(level - 1, 0)], widths[level]) for level in range(levels + 1)
+        )
+        self.context = GlobalContext(widths[-1])
+        self.dropout = nn.Dropout2d(dropout)
+        self.reducers = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in range(levels))
+        self.gates = nn.ModuleList(EdgeGate(widths[level], stem_widths[level]) for level in range(levels))
+        self.decoders = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(levels))
+        self.boundary_head = nn.Conv2d(widths[0] + stem_widths[0], labels, 3, padding=1)
+        self.mask_head = nn.Conv2d(widths[0] + labels, labels, 3, padding=1)
+        self.presence_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[-1], labels))
+
+    def forward(self, x: Tensor) -> SegmentationOutput:
+        """Segment B×C×H×W standardised channels; H and W are multiples of 16."""
+        pyramid = self._pyramid(x)
+        encoded: list[Tensor] = []
+        features: Tensor | None = None
+        for stem, fusion, encoder in zip(pyramid, self.fusions, self.encoders, strict=False):
+            fused = fusion(stem)
+            # The first encoder sees the fused stems; each later one what lies above, halved. A level's
+            # fused map enters after its block has brought the features to that level's width.
+            features = encoder(fused) if features is None else encoder(F.max_pool2d(features, 2)) + fused
+            encoded.append(features)
+        assert features is not None
+        coarse = self.dropout(self.context(self.encoders[-1](F.max_pool2d(features, 2))))
+
+        decoded = coarse
+        for level in reversed(range(len(self.decoders))):
+            upsampled = F.interpolate(
+                self.reducers[level](decoded), scale_factor=2.0, mode="bilinear", align_corners=False
+            )
+            skip = self.gates[level](encoded[level], self._edges(pyramid[level]), upsampled)
+            decoded = self.decoders[level](upsampled + skip)
+
+        boundary = self.boundary_head(torch.cat([decoded, self._edges(pyramid[0])], 1))
+        mask = self.mask_head(torch.cat([decoded, torch.sigmoid(boundary)], 1))
+        presence = self.presence_head(torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3))], 1))
+        return SegmentationOutput(mask, boundary, presence)
+
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
+        """The weight of each input channel at each pixel: one B×C×h×w tensor a level, finest first."""
+        pairs = zip(self._pyramid(x), self.fusions, strict=True)
+        return [fusion.weights(stem) for stem, fusion in pairs]  # type: ignore[operator]
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        levels = []
+        for stem in self.stems:
+            x = stem(x)
+            levels.append(x)
+        return levels
+
+    def _edges(self, stem: Tensor) -> Tensor:
+        return stem.chunk(self.in_channels, dim=1)[self.edge_channel]

@@ -1,0 +1,183 @@
+"""Compare networks on one study: every network on every fold, judged at the frames' own size, then the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import time
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+import torch
+import yaml
+
+from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import cached_stacks, check_channels
+from edgefusion.config import ChannelRecipe, CompareConfig
+from edgefusion.data.splits import Split, make_splits, write_splits
+from edgefusion.data.study import Study
+from edgefusion.environment import environment
+from edgefusion.errors import UsageError
+from edgefusion.evaluation.evaluate import judge
+from edgefusion.evaluation.report import write_report
+from edgefusion.files import atomic_path, write_json, write_text
+from edgefusion.inference.predictor import Prediction, Predictor
+from edgefusion.models.costs import measure
+from edgefusion.models.zoo import build_model, check_name
+from edgefusion.progress import say
+from edgefusion.training.train import CACHE, train
+
+
+def compare(
+    study: Study | Path | str,
+    output: Path | str,
+    config: CompareConfig | None = None,
+    splits: list[Split] | None = None,
+    jobs: int = 1,
+) -> Path:
+    """Train every network on every fold, judge each on its fold's held-out patients, and write the report.
+
+    A run can be interrupted and started again with the same settings: what is complete is kept, and
+    the training that was under way goes on from its last epoch.
+
+    Args:
+        study: A study with labelled frames, or its folder.
+        output: Folder of the run: ``report.html``, ``summary.json``, ``frames.csv`` and a bundle a network and fold.
+        config: What to compare, and how to train.
+        splits: Patients of each fold; by default made from ``config.split``.
+        jobs: How many trainings run side by side; the cores are shared among them.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        UsageError: For unknown names, or if ``output`` holds a run with other settings.
+    """
+    study = study if isinstance(study, Study) else Study.load(Path(study))
+    config, output = config or CompareConfig(), Path(output)
+    for name in config.models:
+        check_name(name)
+    check_channels(config.recipe.channels)
+    splits = splits or make_splits(study, config.split)
+    _start_run(study, output, config, splits)
+
+    units = [(name, split) for split in splits for name in config.models]
+    # Filter every frame once, before several trainings would do so side by side.
+    for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
+        cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
+    _run_units(study.path, output, config, units, jobs)
+    tables = [pd.read_csv(_unit_folder(output, *unit) / "metrics.csv", dtype={"patient_id": str}) for unit in units]
+    write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
+    write_json(output / "costs.json", _costs(study, output, config, splits[0]))
+    return write_report(output, study)
+
+
+def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[Split]) -> None:
+    """Make the run's folder, or check that the one that is there is the same run."""
+    settings = {"study": str(study.path), "study_sha256": study.sha256(), **_plain(dataclasses.asdict(config))}
+    file = output / "config.yaml"
+    if file.is_file():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = [key for key in settings if key != "study" and before.get(key) != settings[key]]
+        if changed:
+            raise UsageError(
+                f"{output} holds a run with other settings ({', '.join(changed)}).", "Choose another output folder."
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty and is not a run.", "Choose another output folder.")
+    write_text(file, yaml.safe_dump(settings, sort_keys=False))
+    write_json(output / "env.json", environment())
+    write_splits(output / "splits.json", splits)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that what is written equals what is read back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _recipe_of(name: str, config: CompareConfig) -> ChannelRecipe:
+    if name == "edgefusion-unet" or config.baseline_channels == "all":
+        return config.recipe
+    return replace(config.recipe, channels=("raw",))
+
+
+def _unit_folder(output: Path, name: str, split: Split) -> Path:
+    return output / name / split.name
+
+
+def _run_units(
+    study: Path, output: Path, config: CompareConfig, units: list[tuple[str, Split]], jobs: int
+) -> None:
+    todo = [unit for unit in units if not (_unit_folder(output, *unit) / "metrics.csv").is_file()]
+    if len(todo) < len(units):
+        say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
+    if jobs == 1 or len(todo) < 2:
+        for unit in todo:
+            run_unit(study, output, config, *unit)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = [pool.submit(run_unit, study, output, config, *unit) for unit in todo]
+        _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in waiting:
+            future.cancel()
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, split: Split) -> None:
+    """Train and judge one network on one fold; its ``metrics.csv`` is written last."""
+    study, folder = Study.load(study_path), _unit_folder(output, name, split)
+    recipe = _recipe_of(name, config)
+    bundle = train(study, name, folder, config.train, recipe, split, resume=True, title=f"{name} {split.name}")
+    frame_ids = split.validation_frames(study)
+    predictions = _predict(study, bundle, frame_ids, recipe, config.flip_averaging)
+    rows = []
+    for frame_id, prediction in zip(frame_ids, predictions, strict=True):
+        rows += judge(study, frame_id, prediction)
+        with atomic_path(folder / "predictions" / f"{frame_id}.png") as temporary:
+            cv2.imwrite(str(temporary), prediction.mask)
+    table = pd.DataFrame(rows)
+    table.insert(0, "model", name)
+    table.insert(1, "fold", split.name)
+    write_text(folder / "metrics.csv", table.to_csv(index=False))
+
+
+def _predict(
+    study: Study, bundle: Bundle, frame_ids: list[str], recipe: ChannelRecipe, flip_averaging: bool
+) -> list[Prediction]:
+    stacks = cached_stacks(study, frame_ids, recipe, study.path / CACHE)
+    frames = study.frames.set_index("frame_id").loc[frame_ids]
+    sizes = [(int(h), int(w)) for h, w in zip(frames["height"], frames["width"], strict=True)]
+    return Predictor(bundle, flip_averaging=flip_averaging).predict_stacks(stacks, sizes)
+
+
+def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> dict[str, dict[str, float]]:
+    """Parameters, multiply-adds, and milliseconds a frame of each network, timed in turn."""
+    image = study.image(split.validation_frames(study)[0])
+    predictors = {}
+    costs: dict[str, dict[str, float]] = {}
+    for name in config.models:
+        recipe = _recipe_of(name, config)
+        network = build_model(name, len(recipe.channels), len(study.labels))
+        costs[name] = dict(measure(network, len(recipe.channels), recipe.height, recipe.width))
+        predictors[name] = Predictor(Bundle.load(_unit_folder(output, name, split)))
+    times: dict[str, list[float]] = {name: [] for name in predictors}
+    # In turn, so that a busy moment of the machine strikes all networks alike.
+    for _ in range(10):
+        for name, predictor in predictors.items():
+            started = time.perf_counter()
+            predictor.predict(image)
+            times[name].append(time.perf_counter() - started)
+    for name, values in times.items():
+        costs[name]["ms_per_frame"] = round(1000 * sorted(values)[len(values) // 2], 2)
+    return costs

@@ -1,0 +1,227 @@
+"""Train one network on the patients of one split, and save it as a bundle."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader
+
+from edgefusion.bundle import Bundle
+from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
+from edgefusion.data.splits import Split, make_splits
+from edgefusion.data.study import Study
+from edgefusion.errors import UsageError
+from edgefusion.files import write_text
+from edgefusion.models.zoo import build_model, check_name
+from edgefusion.progress import say
+from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
+from edgefusion.training.precision import choose_precision
+from edgefusion.training.task import SegmentationTask
+
+CACHE = "cache"
+"""Folder inside a study that keeps computed channels."""
+
+
+def train(
+    study: Study | Path | str,
+    model: str,
+    output: Path | str,
+    config: TrainConfig | None = None,
+    recipe: ChannelRecipe | None = None,
+    split: Split | None = None,
+    resume: bool = False,
+    title: str = "",
+) -> Bundle:
+    """Train a network and save it.
+
+    The last epoch's weights are kept: the one-cycle schedule ends there, and nothing is then chosen on the
+    validation patients. Only with ``config.patience`` the epoch with the best validation Dice is kept.
+
+    Args:
+        study: A study, or its folder.
+        model: Name of a network, see ``edgefusion info``.
+        output: Folder of the bundle; also receives ``log.csv`` and ``checkpoints/``.
+        config: How to train.
+        recipe: What the network sees.
+        split: Patients to train on and to validate on; by default a fifth of the patients is held out.
+        resume: Go on from the last checkpoint in ``output``.
+        title: Name of the run in progress lines.
+
+    Returns:
+        The bundle, as saved.
+
+    Raises:
+        UsageError: For an unknown network, or if ``output`` already holds a bundle and ``resume`` is off.
+    """
+    check_name(model)
+    study = study if isinstance(study, Study) else Study.load(Path(study))
+    output, config, recipe = Path(output), config or TrainConfig(), recipe or ChannelRecipe()
+    if (output / "bundle.yaml").is_file():
+        if resume:
+            return Bundle.load(output)
+        raise UsageError(f"{output} already holds a bundle.", "Choose another folder, or --resume.")
+    split = split or make_splits(study, SplitConfig(folds=1))[0]
+    title = title or model
+    training = load_frames(study, split.train_frames(study), recipe, study.path / CACHE)
+    validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
+
+    torch.manual_seed(config.seed)
+    arguments = _model_arguments(model, recipe)
+    network = build_model(model, len(recipe.channels), len(study.labels), **arguments)
+    epochs = _fit(network, training, validation, config, output, resume, title)
+    bundle = Bundle(
+        model=network.eval(),
+        model_name=model,
+        recipe=recipe,
+        labels=list(study.labels),
+        model_args=arguments,
+        study_name=study.name,
+        study_sha256=study.sha256(),
+        trained_on=list(split.train),
+        terms=study.terms,
+        metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
+    )
+    bundle.save(output)
+    return bundle
+
+
+def _model_arguments(model: str, recipe: ChannelRecipe) -> dict[str, Any]:
+    """EdgeFusion-UNet is told which channel holds the edges, if any does."""
+    if model == "edgefusion-unet" and "edges" in recipe.channels:
+        return {"edge_channel": recipe.channels.index("edges")}
+    return {}
+
+
+def _fit(
+    network: nn.Module,
+    training: FrameSet,
+    validation: FrameSet,
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    title: str,
+) -> pd.DataFrame:
+    """Train ``network`` in place and return its log, one row an epoch."""
+    task = SegmentationTask(network, config)
+    batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed)
+    checkpoints = output / "checkpoints"
+    log = EpochLog(output / "log.csv", title, config.epochs)
+    keeper = ModelCheckpoint(
+        checkpoints,
+        filename="best",
+        monitor="val_dice",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    callbacks: list[Callback] = [log, keeper]
+    if config.patience:
+        callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.patience))
+    last = checkpoints / "last.ckpt"
+    with warnings.catch_warnings(), _quiet_lightning():
+        # Lightning advises loader processes; the frames are in memory, and the cores have other work.
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            max_epochs=config.epochs,
+            precision=choose_precision(network, training, config),
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=5.0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(
+            task,
+            DataLoader(training, batch_sampler=batches, collate_fn=_as_is),
+            DataLoader(validation, batch_size=64, collate_fn=_as_is),
+            ckpt_path=str(last) if resume and last.is_file() else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if config.patience:
+        best = torch.load(keeper.best_model_path, weights_only=True)
+        task.load_state_dict(best["state_dict"])
+    return log.table()
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class EpochLog(Callback):
+    """Writes ``log.csv`` after every epoch and says how it went.
+
+    Args:
+        path: The file; columns epoch, train_loss, val_dice, seconds.
+        title: Name of the run.
+        epochs: How many there will be.
+    """
+
+    def __init__(self, path: Path, title: str, epochs: int) -> None:
+        self.path, self.title, self.epochs = path, title, epochs
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def table(self) -> pd.DataFrame:
+        """The log so far."""
+        return pd.DataFrame(self.rows, columns=["epoch", "train_loss", "val_dice", "seconds"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The log travels in the checkpoint, so that it always agrees with the weights."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Take up the log of the checkpoint."""
+        self.rows = list(state["rows"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        values = trainer.callback_metrics
+        seconds = time.monotonic() - self._started
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "train_loss": float(values["train_loss"]),
+                "val_dice": float(values["val_dice"]),
+                "seconds": round(seconds, 2),
+            }
+        )
+        write_text(self.path, self.table().to_csv(index=False))
+        left = seconds * (self.epochs - len(self.rows))
+        say(
+            f"{self.title}: epoch {len(self.rows)}/{self.epochs}, loss {self.rows[-1]['train_loss']:.3f}, "
+            f"validation Dice {self.rows[-1]['val_dice']:.3f}, {seconds:.0f} s"
+            + (f", about {left:.0f} s left" if left else "")
+        )
+
+
+class _quiet_lightning:
+    """Keeps Lightning's own advice off the screen while a run is on."""
+
+    def __enter__(self) -> None:
+        self._loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

@@ -92,34 +92,35 @@ class Bundle:
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
             if int(values["format"]) > FORMAT:
                 raise BundleError(f"{folder} was written by a newer version of EdgeFusion.", "Upgrade edgefusion.")
-            recipe = ChannelRecipe.from_dict(values["recipe"])
-            name, arguments, labels = values["model"]["name"], values["model"]["arguments"], list(values["labels"])
-            study = values["study"]
+            name, arguments = str(values["model"]["name"]), dict(values["model"]["arguments"])
+            recipe, labels = ChannelRecipe.from_dict(values["recipe"]), list(values["labels"])
+            bundle = cls(
+                model=build_model(name, len(recipe.channels), len(labels), **arguments),
+                model_name=name,
+                recipe=recipe,
+                labels=labels,
+                model_args=arguments,
+                thresholds={key: float(values["thresholds"][key]) for key in ("mask", "presence")},
+                study_name=str(values["study"]["name"]),
+                study_sha256=str(values["study"]["sha256"]),
+                trained_on=list(values["study"]["trained_on"]),
+                terms=str(values["terms"]),
+                versions=dict(values["versions"]),
+            )
             expected = values["weights_sha256"]
-            thresholds, terms, versions = dict(values["thresholds"]), str(values["terms"]), dict(values["versions"])
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{file} is not a valid bundle description ({error}).", "Export the bundle again.") from error
+        # Building the network from made-up arguments can fail in any of these ways too.
+        except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
         weights = folder / "model.safetensors"
         if not weights.is_file() or sha256_of_file(weights) != expected:
             raise BundleError(f"{weights} is missing or not the file that was saved.", "Copy the bundle again.")
-        model = build_model(name, len(recipe.channels), len(labels), **arguments)
         try:
-            model.load_state_dict(load_file(weights))
+            bundle.model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
             raise BundleError(f"{weights} does not fit the network '{name}'.", "Export the bundle again.") from error
-        return cls(
-            model=model.eval(),
-            model_name=name,
-            recipe=recipe,
-            labels=labels,
-            model_args=arguments,
-            thresholds=thresholds,
-            study_name=study["name"],
-            study_sha256=study["sha256"],
-            trained_on=list(study["trained_on"]),
-            terms=terms,
-            versions=versions,
-        )
+        bundle.model.eval()
+        return bundle
 
     def _card(self) -> str:
         channels = ", ".join(self.recipe.channels)
@@ -128,7 +129,8 @@ class Bundle:
             "",
             "For research. Not a medical device; not for diagnosis.",
             "",
-            f"- Input: {channels} at {self.recipe.height}×{self.recipe.width} (filters run at the {self.recipe.resolution}'s size)",
+            f"- Input: {channels} at {self.recipe.height}×{self.recipe.width}, "
+            f"filtered at the {self.recipe.resolution}'s size",
             f"- Trained on: {len(self.trained_on)} patients of the study '{self.study_name}'",
             f"- Terms of the data: {self.terms or 'not stated'}",
             "",

@@ -40,11 +40,11 @@ class ChannelRecipe:
 class TrainConfig:
     """One training run. Every model of a comparison gets the same."""
 
-    epochs: int = 10
+    epochs: int = 14
     """Passes over the training frames."""
     batch_size: int = 16
     """Frames a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak of the one-cycle schedule."""
     weight_decay: float = 1e-2
     """AdamW's decoupled weight decay."""

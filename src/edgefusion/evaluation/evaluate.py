@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import cached_stacks
-from edgefusion.data.splits import Split
+from edgefusion.channels.recipe import CACHE, cached_stacks
+from edgefusion.data.splits import read_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import DataError, UsageError
 from edgefusion.evaluation.aggregate import summarise
-from edgefusion.evaluation.metrics import frame_measures
+from edgefusion.evaluation.answer import answer
+from edgefusion.evaluation.metrics import distance_unit, frame_measures
 from edgefusion.files import write_json, write_text
 from edgefusion.inference.predictor import Prediction, Predictor
+from edgefusion.progress import say, track
 
 
 def judge(study: Study, frame_id: str, prediction: Prediction) -> list[dict[str, Any]]:
@@ -37,8 +39,8 @@ def judge(study: Study, frame_id: str, prediction: Prediction) -> list[dict[str,
     if truth is None:
         raise DataError(f"Frame {frame_id} of {study.path} has no mask.", "Judge labelled frames only.")
     row = study.frames.loc[study.frames["frame_id"] == frame_id].iloc[0]
-    spacing = (float(row["spacing_row_mm"]), float(row["spacing_col_mm"]))
-    known = spacing if all(math.isfinite(value) for value in spacing) else None
+    millimetres = distance_unit(study.frames) == "mm"
+    spacing = (float(row["spacing_row_mm"]), float(row["spacing_col_mm"])) if millimetres else None
     rows = []
     for value, label in enumerate(study.labels, start=1):
         rows.append(
@@ -48,7 +50,83 @@ def judge(study: Study, frame_id: str, prediction: Prediction) -> list[dict[str,
                 "patient_id": row["patient_id"],
                 "presence": prediction.presence[value - 1],
                 "has_nerve": bool((truth == value).any()),
-                **frame_measures(prediction.mask == value, truth == value, known),
+                **frame_measures(prediction.mask == value, truth == value, spacing),
             }
         )
     return rows
+
+
+def predict_frames(
+    study: Study, bundle: Bundle, frame_ids: list[str], flip_averaging: bool = False
+) -> Iterator[Prediction]:
+    """Predict frames of a study, through the cache of their channels, in the order of ``frame_ids``."""
+    stacks = cached_stacks(study, frame_ids, bundle.recipe, study.path / CACHE)
+    frames = study.frames.set_index("frame_id").loc[frame_ids]
+    sizes = list(zip(frames["height"].astype(int), frames["width"].astype(int), strict=True))
+    return Predictor(bundle, flip_averaging=flip_averaging).predict_stacks(stacks, sizes)
+
+
+def evaluate(
+    bundle: Path | str,
+    study: Study | Path | str,
+    output: Path | str,
+    split: Path | str | None = None,
+    flip_averaging: bool = False,
+) -> dict[str, Any]:
+    """Judge a bundle on the labelled frames of a study.
+
+    Args:
+        bundle: Folder of the bundle.
+        study: A study, or its folder. It must have the bundle's labels, in the same order.
+        output: Folder that receives ``frames.csv`` (a row a frame and label) and ``summary.json``.
+        split: A ``splits.json``; only patients that one of its folds holds out are judged.
+        flip_averaging: Average each prediction with the mirrored frame's.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        UsageError: If the labels differ, or nothing is there to judge.
+    """
+    study = study if isinstance(study, Study) else Study.load(Path(study))
+    loaded, output = Bundle.load(Path(bundle)), Path(output)
+    if loaded.labels != study.labels:
+        raise UsageError(
+            f"The bundle finds {', '.join(loaded.labels)}, but the study is labelled {', '.join(study.labels)}.",
+            "Judge a bundle on a study with its own labels.",
+        )
+    labelled = study.labelled()
+    if split is not None:
+        judged = {patient for part in read_splits(split) for patient in part.validation}
+        labelled = labelled[labelled["patient_id"].isin(judged)]
+    frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
+    if not frame_ids:
+        raise UsageError(f"{study.path} has no labelled frame to judge.", "Choose a study with masks.")
+    seen = sorted(set(labelled["patient_id"]) & set(loaded.trained_on)) if study.name == loaded.study_name else []
+    if seen:
+        say(f"Careful: {len(seen)} of these patients were trained on; their frames flatter the result.")
+    predictions = predict_frames(study, loaded, frame_ids, flip_averaging)
+    rows: list[dict[str, Any]] = []
+    for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
+        rows += judge(study, frame_id, prediction)
+    table = pd.DataFrame(rows)
+    table.insert(0, "model", loaded.model_name)
+    table.insert(1, "fold", "all" if split is None else "held out")
+    write_text(output / "frames.csv", table.to_csv(index=False))
+    summary = _summary(table, study)
+    write_json(output / "summary.json", summary)
+    return summary
+
+
+def _summary(table: pd.DataFrame, study: Study) -> dict[str, Any]:
+    """The same form as a comparison's ``summary.json``, for one network."""
+    measures, model = summarise(table), str(table["model"].iloc[0])
+    return {
+        "study": study.name,
+        "answers": {label: answer(measures, pd.DataFrame(), model, label) for label in study.labels},
+        "reference": model,
+        "models": [model],
+        "distance_unit": distance_unit(study.frames),
+        "measures": measures.to_dict("records"),
+        "comparisons": [],
+    }

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+PRIOR_LOGIT = -3.0
+"""Added to every pixel's logit, in all networks alike. A nerve covers a few per cent of a frame; a network that
+starts from one half everywhere spends its first thousand steps on unlearning it (Lin et al. 2017, section 4.1)."""
+
+
 class SegmentationOutput(NamedTuple):
     """What every network of the zoo returns. All values are logits."""
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgefusion.models.blocks import (
+    PRIOR_LOGIT,
     ChannelAttention,
     ConvBlock,
     EdgeGate,
@@ -95,8 +96,8 @@ class EdgeFusionUNet(nn.Module):
             skip = self.gates[level](encoded[level], self._edges(pyramid[level]), upsampled)
             decoded = self.decoders[level](upsampled + skip)
 
-        boundary = self.boundary_head(torch.cat([decoded, self._edges(pyramid[0])], 1))
-        mask = self.mask_head(torch.cat([decoded, torch.sigmoid(boundary)], 1))
+        boundary = self.boundary_head(torch.cat([decoded, self._edges(pyramid[0])], 1)) + PRIOR_LOGIT
+        mask = self.mask_head(torch.cat([decoded, torch.sigmoid(boundary)], 1)) + PRIOR_LOGIT
         presence = self.presence_head(torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3))], 1))
         return SegmentationOutput(mask, boundary, presence)
 

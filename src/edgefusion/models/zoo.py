@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgefusion.errors import UsageError
-from edgefusion.models.blocks import SegmentationOutput
+from edgefusion.models.blocks import PRIOR_LOGIT, SegmentationOutput
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.names import MODELS
 
@@ -32,7 +32,7 @@ class Baseline(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> SegmentationOutput:
-        return SegmentationOutput(self.network(x), None, None)
+        return SegmentationOutput(self.network(x) + PRIOR_LOGIT, None, None)
 
 
 def check_name(name: str) -> None:

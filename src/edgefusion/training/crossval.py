@@ -17,20 +17,20 @@ import torch
 import yaml
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import cached_stacks, check_channels
+from edgefusion.channels.recipe import CACHE, cached_stacks, check_channels
 from edgefusion.config import ChannelRecipe, CompareConfig
 from edgefusion.data.splits import Split, make_splits, write_splits
 from edgefusion.data.study import Study
 from edgefusion.environment import environment
 from edgefusion.errors import UsageError
-from edgefusion.evaluation.evaluate import judge
+from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
 from edgefusion.files import atomic_path, write_json, write_text
-from edgefusion.inference.predictor import Prediction, Predictor
+from edgefusion.inference.predictor import Predictor
 from edgefusion.models.costs import measure
 from edgefusion.models.zoo import build_model, check_name
 from edgefusion.progress import say
-from edgefusion.training.train import CACHE, train
+from edgefusion.training.train import train
 
 
 def compare(
@@ -140,7 +140,7 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, s
     recipe = _recipe_of(name, config)
     bundle = train(study, name, folder, config.train, recipe, split, resume=True, title=f"{name} {split.name}")
     frame_ids = split.validation_frames(study)
-    predictions = _predict(study, bundle, frame_ids, recipe, config.flip_averaging)
+    predictions = predict_frames(study, bundle, frame_ids, config.flip_averaging)
     rows = []
     for frame_id, prediction in zip(frame_ids, predictions, strict=True):
         rows += judge(study, frame_id, prediction)
@@ -150,15 +150,6 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, s
     table.insert(0, "model", name)
     table.insert(1, "fold", split.name)
     write_text(folder / "metrics.csv", table.to_csv(index=False))
-
-
-def _predict(
-    study: Study, bundle: Bundle, frame_ids: list[str], recipe: ChannelRecipe, flip_averaging: bool
-) -> list[Prediction]:
-    stacks = cached_stacks(study, frame_ids, recipe, study.path / CACHE)
-    frames = study.frames.set_index("frame_id").loc[frame_ids]
-    sizes = [(int(h), int(w)) for h, w in zip(frames["height"], frames["width"], strict=True)]
-    return Predictor(bundle, flip_averaging=flip_averaging).predict_stacks(stacks, sizes)
 
 
 def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import CACHE
 from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
@@ -27,10 +29,6 @@ from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.task import SegmentationTask
-
-CACHE = "cache"
-"""Folder inside a study that keeps computed channels."""
-
 
 def train(
     study: Study | Path | str,
@@ -143,15 +141,18 @@ def _fit(
             gradient_clip_val=5.0,
             use_distributed_sampler=False,
         )
-        trainer.fit(
-            task,
-            DataLoader(training, batch_sampler=batches, collate_fn=_as_is),
-            DataLoader(validation, batch_size=64, collate_fn=_as_is),
-            ckpt_path=str(last) if resume and last.is_file() else None,
-            weights_only=True,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(
+                task,
+                DataLoader(training, batch_sampler=batches, collate_fn=_as_is),
+                DataLoader(validation, batch_size=64, collate_fn=_as_is),
+                ckpt_path=str(last) if resume and last.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit as stopped:
+            # Lightning turns Ctrl-C into an exit, and leaves the signal ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from stopped
     if config.patience:
         best = torch.load(keeper.best_model_path, weights_only=True)
         task.load_state_dict(best["state_dict"])

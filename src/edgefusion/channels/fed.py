@@ -1,0 +1,81 @@
+"""When a diffusion renews its coefficient, and the steps it takes in between: fast explicit diffusion (FED)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+STABLE_STEP = 0.25
+"""Largest stable explicit step in px², for coefficients up to 1 and four neighbours."""
+
+
+_GRADING = 1.5
+"""Cycle k of K ends at T (k/K)^1.5: an image changes fastest at first, so cycles there are shorter. Against cycles of
+one length this cuts the error against tiny steps by a quarter (DPAD, T = 10) to two fifths (T = 20) at no cost."""
+
+
+class Cycle(NamedTuple):
+    """A coefficient's time, and the linear steps taken with it."""
+
+    time: float
+    """Diffusion time, px², for which SRAD's speckle scale is taken: the middle of a FED cycle, or the start of an
+    explicit step, as the textbook has it."""
+    taus: NDArray[np.float32]
+    """Step sizes, px²."""
+
+
+def schedule(time: float, cycles: int, explicit_step: float | None, limit: float = STABLE_STEP) -> list[Cycle]:
+    """All cycles of a diffusion.
+
+    Args:
+        time: Diffusion time T, px².
+        cycles: Number of FED cycles; not used by the explicit scheme.
+        explicit_step: None for FED; else the explicit scheme, in equal steps of at most this many px².
+        limit: Largest stable explicit step, px².
+
+    Returns:
+        The cycles, in order; their steps sum to ``time``.
+    """
+    if explicit_step is not None:
+        count = math.ceil(time / explicit_step - 1e-9)
+        step = np.array([time / count], dtype=np.float32)
+        return [Cycle(index * time / count, step) for index in range(count)]
+    ends = [time * (index / cycles) ** _GRADING for index in range(cycles + 1)]
+    return [
+        Cycle((start + end) / 2, np.array(fed_steps(end - start, limit), dtype=np.float32))
+        for start, end in zip(ends, ends[1:], strict=False)
+    ]
+
+
+def fed_steps(time: float, limit: float = STABLE_STEP) -> list[float]:
+    """Steps of one FED cycle, in an order that keeps rounding errors small.
+
+    The steps are tau_i = limit / (2 cos²(pi (2i + 1) / (4n + 2))) with the smallest n whose sum limit (n² + n) / 3
+    reaches ``time``, scaled so that they sum to it. Some are far above ``limit``: only the whole cycle is stable, so
+    the coefficient must not change within it.
+
+    Source: Grewenig, Weickert, Bruhn, "From box filtering to fast explicit diffusion", DAGM 2010.
+
+    Args:
+        time: Diffusion time of the cycle, px².
+        limit: Largest stable explicit step, px².
+
+    Returns:
+        n step sizes, px².
+    """
+    n = max(1, math.ceil(math.sqrt(0.25 + 3 * time / limit) - 0.5 - 1e-9))
+    steps = [limit / (2 * math.cos(math.pi * (2 * i + 1) / (4 * n + 2)) ** 2) for i in range(n)]
+    scale = time / sum(steps)
+    return [scale * steps[i] for i in _kappa_order(n)]
+
+
+def _kappa_order(n: int) -> list[int]:
+    """Visit 0..n-1 in strides of n/2 modulo the next prime, so that large steps stand between small ones."""
+    prime = n + 1
+    while any(prime % divisor == 0 for divisor in range(2, math.isqrt(prime) + 1)):
+        prime += 1
+    kappa = max(n // 2, 1)
+    return [index - 1 for index in (k * kappa % prime for k in range(1, prime)) if index <= n]

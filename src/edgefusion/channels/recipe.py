@@ -1,0 +1,173 @@
+"""From a frame to the stack of channels that a network sees, and the cache of such stacks."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefusion.arrays import as_unit
+from edgefusion.channels.bands import cores
+from edgefusion.channels.diffusion import METHODS, despeckle
+from edgefusion.channels.edges import edge_map
+from edgefusion.config import CHANNELS, ChannelRecipe
+from edgefusion.errors import UsageError
+from edgefusion.files import atomic_path
+from edgefusion.progress import track
+
+if TYPE_CHECKING:
+    from edgefusion.data.study import Study
+
+CACHE = "cache"
+"""Folder inside a study that keeps computed channels."""
+
+_MAGIC = b"edgefusion stack 1\n"
+"""First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
+
+
+def check_channels(names: Sequence[str]) -> None:
+    """Raise a UsageError, with the nearest known name, for a channel that does not exist."""
+    if not names:
+        raise UsageError("The channel recipe is empty.", f"Name at least one of: {', '.join(CHANNELS)}.")
+    for name in names:
+        if name not in CHANNELS:
+            near = difflib.get_close_matches(name, CHANNELS, n=1, cutoff=0.0)[0]
+            raise UsageError(f"Unknown channel '{name}'.", f"Did you mean '{near}'? Known: {', '.join(CHANNELS)}.")
+
+
+def build_stack(image: NDArray[Any], recipe: ChannelRecipe, *, threads: int | None = None) -> NDArray[np.float32]:
+    """Filter one frame into the channels of ``recipe``.
+
+    Args:
+        image: H×W or H×W×3, uint8, uint16, or float in [0, 1].
+        recipe: Names of the channels, size of the stack, and whether filters run before or after resizing.
+        threads: Threads for this one frame; None takes all cores.
+
+    Returns:
+        C×height×width float32 in [0, 1], in the order of ``recipe.channels``, C-contiguous.
+
+    Raises:
+        UsageError: For an unknown channel, or a frame that ``as_unit`` refuses.
+    """
+    check_channels(recipe.channels)
+    size = (recipe.width, recipe.height)
+    frame = as_unit(image)
+    if recipe.resolution == "network":
+        frame = _resized(frame, size)
+    done: dict[str, NDArray[np.float32]] = {"raw": frame}
+
+    def channel(name: str) -> NDArray[np.float32]:
+        if name not in done:
+            if name in METHODS:
+                done[name] = despeckle(frame, name, threads=threads)
+            else:
+                method = "fused" if name == "edges" else name
+                denoised = {"edges": "dpad", "canny": "dpad", "icov": "srad"}.get(name)
+                done[name] = edge_map(frame, channel(denoised) if denoised else None, method)
+        return done[name]
+
+    stack = np.empty((len(recipe.channels), recipe.height, recipe.width), dtype=np.float32)
+    for plane, name in zip(stack, recipe.channels, strict=True):
+        plane[...] = _resized(channel(name), size)
+    return stack
+
+
+def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    if plane.shape == size[::-1]:
+        return plane
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def standardise(stack: NDArray[np.floating[Any]], epsilon: float = 1e-6) -> NDArray[np.float32]:
+    """Bring every channel of every frame to zero mean and unit variance over its pixels.
+
+    Args:
+        stack: ...×H×W floating point; leading axes (channels, frames) are standardised apart from each other.
+        epsilon: Added to the standard deviation, so that a constant channel becomes zero.
+
+    Returns:
+        Array of the same shape, float32.
+    """
+    values = np.asarray(stack, dtype=np.float32)
+    centred = values - values.mean(axis=(-2, -1), keepdims=True)
+    deviation = np.sqrt(np.mean(centred * centred, axis=(-2, -1), keepdims=True))
+    return np.asarray(centred / (deviation + np.float32(epsilon)), dtype=np.float32)
+
+
+def cached_stacks(
+    study: Study, frame_ids: Sequence[str], recipe: ChannelRecipe, cache_dir: Path
+) -> NDArray[np.float16]:
+    """Stacks of many frames, from the cache where they are in it, else filtered and kept.
+
+    Frames run in parallel over threads. An entry is ``cache_dir/<recipe.key()>/<frame sha256>``: a line with the
+    format's version, a line with the SHA-256 of the rest, then the array in NumPy's .npy format. It is written
+    atomically, so that several processes may share a folder. A damaged entry is rebuilt with a warning.
+
+    Args:
+        study: Where the frames are.
+        frame_ids: N ids, in the order of the result.
+        recipe: What to compute.
+        cache_dir: Folder of the cache; made when absent.
+
+    Returns:
+        N×C×height×width float16 in [0, 1].
+
+    Raises:
+        UsageError: For an unknown channel or a frame that is not in the study.
+    """
+    check_channels(recipe.channels)
+    hashes = dict(zip(study.frames["frame_id"], study.frames["sha256"], strict=True))
+    missing = [frame_id for frame_id in frame_ids if frame_id not in hashes]
+    if missing:
+        raise UsageError(f"Frame '{missing[0]}' is not in study {study.path}.")
+    shape = (len(recipe.channels), recipe.height, recipe.width)
+    folder = Path(cache_dir) / recipe.key()
+
+    def stack_of(frame_id: str) -> NDArray[np.float16]:
+        entry = folder / str(hashes[frame_id])
+        stack = _read_entry(entry, shape)
+        if stack is None:
+            stack = build_stack(study.image(frame_id), recipe, threads=1).astype(np.float16)
+            _write_entry(entry, stack)
+        return stack
+
+    stacks = np.empty((len(frame_ids), *shape), dtype=np.float16)
+    with ThreadPoolExecutor(cores()) as pool:
+        results = pool.map(stack_of, frame_ids)
+        for index, stack in enumerate(track(results, "Filtering frames", total=len(frame_ids))):
+            stacks[index] = stack
+    return stacks
+
+
+def _write_entry(path: Path, stack: NDArray[np.float16]) -> None:
+    body = io.BytesIO()
+    np.save(body, stack, allow_pickle=False)
+    content = body.getvalue()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def _read_entry(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    magic, body = content[: len(_MAGIC)], content[len(_MAGIC) + 65 :]
+    digest = content[len(_MAGIC) : len(_MAGIC) + 64].decode("ascii", errors="replace")
+    if magic != _MAGIC and magic.startswith(b"edgefusion stack"):
+        return None
+    if magic == _MAGIC and hashlib.sha256(body).hexdigest() == digest:
+        stack = np.load(io.BytesIO(body), allow_pickle=False)
+        if stack.shape == shape and stack.dtype == np.float16:
+            return np.asarray(stack)
+    warnings.warn(f"Cache entry {path} is damaged; it is built again.", RuntimeWarning, stacklevel=2)
+    return None

@@ -1,0 +1,66 @@
+"""Filling a study's folder so that the old content stays until the new is complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgefusion.data.study import Study, is_study
+from edgefusion.errors import DataError, UsageError
+
+_INCOMING = ".incoming"
+
+
+@contextmanager
+def staged(output: Path, origin: str) -> Iterator[Path]:
+    """Yield a folder inside ``output`` to fill; it is gone when the block ends, whatever happened.
+
+    Args:
+        output: A study's folder to be: new, empty, left over from an interrupted run, or a study of the same origin.
+        origin: Where the new study comes from.
+
+    Raises:
+        UsageError: If ``output`` is a file, or holds anything else.
+    """
+    _check_free(output, origin)
+    is_new = not output.exists()
+    incoming = output / _INCOMING
+    shutil.rmtree(incoming, ignore_errors=True)
+    incoming.mkdir(parents=True)
+    try:
+        yield incoming
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
+
+
+def publish(incoming: Path, output: Path) -> None:
+    """Move what was staged to its place. The caller writes ``study.yaml`` next, which makes the study valid again."""
+    (output / "study.yaml").unlink(missing_ok=True)
+    for part in sorted(incoming.iterdir()):
+        target = output / part.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        part.replace(target)
+
+
+def _check_free(output: Path, origin: str) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file.", "Name a folder for the study.")
+    if is_study(output):
+        try:
+            other = Study.load(output).origin
+        except DataError:
+            return  # A damaged study is of no use to anybody.
+        if other != origin:
+            raise UsageError(
+                f"{output} holds a study of {other}.", "Choose another folder, or delete that study first."
+            )
+    # An interrupted run leaves its staging folder, which says that the rest is ours too.
+    elif any(output.iterdir()) and not (output / _INCOMING).exists():
+        raise UsageError(f"{output} is not empty, and is not a study.", "Choose a new or empty folder.")

@@ -1,0 +1,92 @@
+"""Resampling whole patients: intervals and p-values that know that a patient's frames resemble each other.
+
+Frames of one patient are near copies, so the patient is the unit that is drawn. Every measure here is a
+ratio of sums over patients; a resample is then one row of patient counts, and thousands of them are
+one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+RESAMPLES = 10_000
+"""Enough for a p-value of .01 to survive Holm's correction for six models, and still well under a second."""
+
+
+def patient_counts(patients: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each patient is drawn in each resample (with replacement, as many as there are).
+
+    The same arguments give the same draws, which is what makes a comparison of two models paired.
+
+    Returns:
+        resamples × patients; every row sums to ``patients``.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(np.float64)
+
+
+def sums_by_patient(values: NDArray[np.float64], patient: NDArray[np.intp], patients: int) -> NDArray[np.float64]:
+    """Add up one value a frame within each patient.
+
+    Args:
+        values: N, one a frame.
+        patient: N, the patient's index.
+        patients: How many patients there are.
+    """
+    return np.bincount(patient, weights=values, minlength=patients).astype(np.float64)
+
+
+def ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide element by element; NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
+
+
+def interval(draws: NDArray[np.float64], patients: int) -> tuple[float, float]:
+    """The expanded percentile interval of bootstrap draws, meant to cover the truth 95 times in 100.
+
+    The plain percentile interval is too narrow for few patients (its standard error is short by
+    sqrt((n-1)/n), and it uses the normal's quantile where Student's is due). Hesterberg (2014, "What
+    teachers should know about the bootstrap", section 4) takes the percentile at
+    Phi(-sqrt(n/(n-1)) t_{n-1}) instead; for many patients that is the plain interval again.
+
+    Args:
+        draws: The statistic in every resample; NaN where it is undefined.
+        patients: How many patients contribute to the statistic.
+
+    Returns:
+        Low and high end; NaN where the tails lie beyond the last draw, which with ``RESAMPLES`` draws is so
+        for fewer than four patients: nothing honest can be said about so few.
+    """
+    defined = draws[~np.isnan(draws)]
+    if patients < 2:
+        return math.nan, math.nan
+    student = special.stdtrit(patients - 1, 0.025)
+    tail = special.ndtr(math.sqrt(patients / (patients - 1)) * student)
+    if tail * (len(defined) + 1) < 1:
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def two_sided_p(draws: NDArray[np.float64], patients: int) -> float:
+    """The p-value of "no difference" that belongs to ``interval``: below .05 where that excludes 0.
+
+    The share of draws on the far side of 0 is turned into a normal quantile, and that back into a
+    probability of Student's distribution: the same expansion as in ``interval``, inverted. The observed
+    sample counts as one draw on either side, so that p is never 0 (Davison and Hinkley 1997, 4.2).
+
+    Args:
+        draws: The difference in every resample.
+        patients: How many patients contribute to it.
+    """
+    defined = draws[~np.isnan(draws)]
+    if patients < 2 or not len(defined):
+        return math.nan
+    smaller_side = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    tail = min((1 + smaller_side) / (1 + len(defined)), 0.5)
+    student = math.sqrt((patients - 1) / patients) * special.ndtri(tail)
+    return float(2 * special.stdtr(patients - 1, student))

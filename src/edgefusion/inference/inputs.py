@@ -1,0 +1,86 @@
+"""The frames that files, folders and studies stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgefusion.data.readers import SUFFIXES
+from edgefusion.data.study import Study, is_study
+from edgefusion.errors import UsageError
+from edgefusion.progress import say
+
+_MASK = "_mask"
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """A frame that is to be predicted."""
+
+    path: Path
+    """Its file, absolute."""
+    spacing: tuple[float, float] | None
+    """Height and width of a pixel in mm, where known."""
+
+
+def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
+    """List the frames of ``inputs``, each once.
+
+    Args:
+        inputs: Picture files; folders, searched with all that is inside, where a picture called ``x_mask`` beside ``x``
+            is its mask and not a frame; folders of studies.
+        output: Folder of the results; pictures in it are not frames.
+
+    Returns:
+        Frames in the order of the inputs, those of one folder sorted.
+
+    Raises:
+        UsageError: If an input does not exist, holds no frame, or is the output folder.
+    """
+    frames: list[FrameFile] = []
+    for source in map(Path, inputs):
+        if is_study(source):
+            frames += _of_study(Study.load(source))
+        elif source.is_dir():
+            frames += [FrameFile(path, None) for path in _of_folder(source.resolve(), output.resolve())]
+        elif source.exists():
+            frames.append(FrameFile(source.resolve(), None))
+        else:
+            raise UsageError(f"There is no file or folder {source}.", "Check its spelling.")
+    if not frames:
+        raise UsageError("There is no frame to predict.", "Name picture files, folders of them, or a study.")
+    return list({frame.path: frame for frame in reversed(frames)}.values())[::-1]
+
+
+def _of_study(study: Study) -> Iterator[FrameFile]:
+    columns = ["image", "spacing_row_mm", "spacing_col_mm"]
+    for image, height_mm, width_mm in study.frames[columns].itertuples(index=False):
+        known = np.isfinite(height_mm) and np.isfinite(width_mm)
+        yield FrameFile((study.path / image).resolve(), (float(height_mm), float(width_mm)) if known else None)
+
+
+def _of_folder(folder: Path, output: Path) -> list[Path]:
+    if folder == output:
+        raise UsageError(f"{folder} is both input and output.", "Choose another output folder.")
+    pictures = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and output not in path.parents
+        and path.is_file()
+    ]
+    stems = {path.with_suffix("") for path in pictures}
+    masks = {
+        path
+        for path in pictures
+        if path.stem.endswith(_MASK) and path.with_name(path.stem.removesuffix(_MASK)) in stems
+    }
+    if masks:
+        say(f"{folder}: {len(masks)} pictures called x{_MASK} beside x are taken for masks, not for frames.")
+    if not pictures:
+        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)}).", "Name a folder that does.")
+    return [path for path in pictures if path not in masks]

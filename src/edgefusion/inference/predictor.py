@@ -1,0 +1,227 @@
+"""From frames to predictions with the network of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import build_stack
+from edgefusion.errors import BundleError, UsageError
+from edgefusion.models.blocks import SegmentationOutput, standardise
+
+BATCH = 16
+"""Frames that pass through the network together."""
+
+Spacing = tuple[float, float]
+"""Height and width of a pixel in mm."""
+
+Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
+"""Of one frame: probability L×h×w, edge probability L×h×w, and what the presence head says, L, if there is one."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about one frame, at that frame's own size H×W, for L labels."""
+
+    mask: NDArray[np.uint8]
+    """H×W label mask: 0 is background, k is ``labels[k - 1]``. Where labels overlap, the more probable one stands."""
+    probability: NDArray[np.float32]
+    """L×H×W in [0, 1]: how probable each label is at each pixel, also of labels that count as absent."""
+    edge_probability: NDArray[np.float32]
+    """L×H×W in [0, 1]: how probable a border of each label is. Networks without a boundary head show how steeply
+    ``probability`` changes instead: 1 where it steps from 0 to 1 between two of the network's pixels."""
+    presence: tuple[float, ...]
+    """L values in [0, 1]: how probable it is that the label is in the frame at all. Networks without a presence head
+    give the greatest ``probability``. A label below the bundle's presence threshold is not in the mask."""
+    area_px: tuple[int, ...]
+    """L areas in the mask, in pixels."""
+    area_mm2: tuple[float, ...] | None
+    """L areas in the mask, in mm², or None where the spacing is not known."""
+    contours: list[list[NDArray[np.float32]]]
+    """For each label the outer outlines of its regions, each N×2 as (x, y): columns and rows of pixel centres, from 0.
+    An outline runs through the outermost pixels of the region."""
+    labels: list[str]
+    """Names of the L labels."""
+
+
+class Predictor:
+    """Runs the network of a bundle on frames of any size.
+
+    Args:
+        bundle: The network, its channels and its thresholds. The network is set to evaluation mode and moved to
+            ``device``.
+        flip_averaging: Average with the prediction for the mirrored frame. Takes twice as long.
+        device: Where the network runs, as PyTorch names it.
+    """
+
+    def __init__(self, bundle: Bundle, flip_averaging: bool = False, device: str = "cpu") -> None:
+        self.bundle = bundle
+        self.flip_averaging = flip_averaging
+        self.device = torch.device(device)
+        self._model = bundle.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def predict(self, image: NDArray[Any], spacing: Spacing | None = None) -> Prediction:
+        """Segment one frame.
+
+        Args:
+            image: H×W grey or H×W×3 red, green, blue; uint8, uint16, or float in [0, 1].
+            spacing: Height and width of a pixel in mm; gives the areas in mm².
+
+        Raises:
+            UsageError: If the array is not a frame.
+            BundleError: If the network answers with values that are not numbers.
+        """
+        return self.predict_batch([image], [spacing])[0]
+
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], spacings: Sequence[Spacing | None] | None = None
+    ) -> list[Prediction]:
+        """Segment frames, which may differ in size: ``predict`` for each, but sharing passes of the network."""
+        if not images:
+            return []
+        stacks = np.stack([build_stack(image, self.bundle.recipe) for image in images])
+        return list(self.predict_stacks(stacks, [np.shape(image)[:2] for image in images], spacings))
+
+    def predict_stacks(
+        self,
+        stacks: NDArray[np.floating[Any]],
+        sizes: Sequence[tuple[int, ...]],
+        spacings: Sequence[Spacing | None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Segment frames whose channels are already there.
+
+        Predictions come one by one, because at the frames' own size those of a whole study would fill the memory.
+
+        Args:
+            stacks: N×C×height×width in [0, 1], as ``channels.recipe`` makes them for the bundle's recipe.
+            sizes: Height and width of each of the N frames.
+            spacings: Height and width of a pixel in mm of each of the N frames, or None where not known.
+
+        Yields:
+            N predictions, in order.
+
+        Raises:
+            UsageError: If the stacks are not those of the bundle's recipe.
+            BundleError: If the network answers with values that are not numbers.
+        """
+        recipe = self.bundle.recipe
+        expected = (len(recipe.channels), recipe.height, recipe.width)
+        if stacks.shape[1:] != expected:
+            raise UsageError(f"This network takes N stacks of shape {expected}, but got {stacks.shape}.")
+        spacings = spacings or [None] * len(sizes)
+        if not len(stacks) == len(sizes) == len(spacings):
+            raise UsageError(f"{len(stacks)} stacks came with {len(sizes)} sizes and {len(spacings)} spacings.")
+        for start in range(0, len(stacks), BATCH):
+            part = slice(start, start + BATCH)
+            for maps, size, spacing in zip(self._run(stacks[part]), sizes[part], spacings[part], strict=True):
+                yield self._prediction(*maps, (size[0], size[1]), spacing)
+
+    @torch.inference_mode()
+    def _run(self, stacks: NDArray[np.floating[Any]]) -> list[Maps]:
+        """What the network says of each frame, at the network's own size."""
+        x = standardise(torch.from_numpy(stacks).to(self.device, torch.float32))
+        x = x.contiguous(memory_format=torch.channels_last)
+        probability, edges, presence = _probabilities(self._model(x))
+        if self.flip_averaging:
+            mirrored, mirrored_edges, mirrored_presence = _probabilities(self._model(x.flip(3)))
+            probability = (probability + mirrored.flip(3)) / 2
+            edges = (edges + mirrored_edges.flip(3)) / 2
+            if presence is not None and mirrored_presence is not None:
+                presence = (presence + mirrored_presence) / 2
+        for values in (probability, edges, presence):
+            # Compared with a threshold, NaN is False: the frame would silently be called empty.
+            if values is not None and not torch.isfinite(values).all():
+                raise BundleError("The network answers with values that are not numbers.", "Train it again.")
+        heads = [None] * len(x) if presence is None else list(_array(presence))
+        return list(zip(_array(probability), _array(edges), heads, strict=True))
+
+    def _prediction(
+        self,
+        small: NDArray[np.float32],
+        small_edges: NDArray[np.float32],
+        presence: NDArray[np.float32] | None,
+        size: tuple[int, int],
+        spacing: Spacing | None,
+    ) -> Prediction:
+        thresholds, labels = self.bundle.thresholds, self.bundle.labels
+        probability, edges = _resized(small, size), _resized(small_edges, size)
+        if presence is None:
+            presence = probability.max((1, 2))
+        there = (probability >= thresholds["mask"]) & (presence >= thresholds["presence"])[:, None, None]
+        winner = np.where(there, probability, -1).argmax(0) + 1
+        mask = np.where(there.any(0), winner, 0).astype(np.uint8)
+        areas = tuple(int(np.count_nonzero(mask == label)) for label in range(1, len(labels) + 1))
+        return Prediction(
+            mask=mask,
+            probability=probability,
+            edge_probability=edges,
+            presence=tuple(float(value) for value in presence),
+            area_px=areas,
+            area_mm2=None if spacing is None else tuple(area * spacing[0] * spacing[1] for area in areas),
+            contours=[_contours(mask == label) for label in range(1, len(labels) + 1)],
+            labels=list(labels),
+        )
+
+
+def load_bundle(folder: Path | str | None = None) -> Bundle:
+    """Read the bundle in ``folder``; None stands for the one that ships with the package.
+
+    Raises:
+        UsageError: If the folder is not a bundle.
+        BundleError: If the bundle is damaged, altered, or newer than this program.
+    """
+    if folder is None:
+        raise UsageError(
+            "No trained network ships with this version.", "Train one (edgefusion train) and name its folder."
+        )
+    return Bundle.load(Path(folder))
+
+
+def load(bundle: Path | str | None = None, flip_averaging: bool = False, device: str = "cpu") -> Predictor:
+    """Load a network that is ready to use.
+
+    Args:
+        bundle: Folder of the bundle; None takes the one that ships with the package.
+        flip_averaging: See ``Predictor``.
+        device: See ``Predictor``.
+
+    Raises:
+        UsageError: If the folder is not a bundle.
+        BundleError: If the bundle is damaged, altered, or newer than this program.
+    """
+    return Predictor(load_bundle(bundle), flip_averaging, device)
+
+
+def _probabilities(output: SegmentationOutput) -> tuple[Tensor, Tensor, Tensor | None]:
+    probability = output.mask.sigmoid()
+    edges = _steepness(probability) if output.boundary is None else output.boundary.sigmoid()
+    return probability, edges, None if output.presence is None else output.presence.sigmoid()
+
+
+def _steepness(probability: Tensor) -> Tensor:
+    """Gradient magnitude by central differences, doubled, so that a step from 0 to 1 along an axis gives 1."""
+    rows, columns = torch.gradient(probability, dim=(2, 3))
+    return (2 * torch.hypot(rows, columns)).clamp(max=1)
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.cpu().numpy())
+
+
+def _resized(planes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    height, width = size
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes])
+
+
+def _contours(region: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    found, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour.reshape(-1, 2).astype(np.float32) for contour in found]

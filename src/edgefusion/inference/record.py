@@ -1,0 +1,104 @@
+"""What became of each frame predicted into a folder: a table for people, and the memory of later calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from edgefusion.errors import DataError
+from edgefusion.files import write_text
+from edgefusion.inference.writers import output_path
+
+FILE = "predict-report.csv"
+"""Name of the table in the output folder."""
+
+_COLUMNS = ("input", "name", "status", "reason", "formats", "spacing_mm", "input_sha256", "made_by")
+
+_ORIGIN = ("input_sha256", "spacing_mm", "made_by")
+"""Where these are the same, so are the results."""
+
+
+class Record:
+    """The table ``predict-report.csv`` of an output folder, one row an input file.
+
+    Its columns: ``input`` (absolute path), ``name`` (how the frame's files begin), ``status`` ("done" or "failed"),
+    ``reason`` (of the failure), ``formats`` (written, separated by blanks), ``spacing_mm``, ``input_sha256``,
+    ``made_by`` (a hash of the network and its settings), then the measures, where a label has none an empty field.
+
+    Args:
+        folder: The output folder; a table that is already there is continued.
+
+    Raises:
+        DataError: If the table that is already there cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        self._rows: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            try:
+                table = pd.read_csv(self.path, dtype=str, keep_default_na=False).fillna("")
+                rows = [_row(values) for values in table.to_dict("records")]
+            except (ValueError, KeyError) as error:
+                raise DataError(f"{self.path} cannot be read ({error}).", "Move it away to start anew.") from error
+            self._rows = {row["input"]: row for row in rows}
+
+    def names_for(self, inputs: Iterable[str]) -> dict[str, str]:
+        """A name for each input: the one it had before, else its file's stem, or that with a number if it is taken."""
+        names = {key: str(row["name"]) for key, row in self._rows.items()}
+        # Some file systems take "A" and "a" for the same.
+        taken = {name.casefold() for name in names.values()}
+        for key in inputs:
+            if key not in names:
+                stem = name = Path(key).stem
+                number = 1
+                while name.casefold() in taken:
+                    number += 1
+                    name = f"{stem}-{number}"
+                names[key] = name
+                taken.add(name.casefold())
+        return names
+
+    def kept(self, facts: Mapping[str, Any], formats: Sequence[str]) -> dict[str, Any] | None:
+        """The row of a frame whose results in ``formats`` are there and would come out the same again, else None."""
+        row = self._rows.get(facts["input"])
+        if row is None or not _same_origin(row, facts) or not {*formats} <= {*row["formats"].split()}:
+            return None
+        files = [output_path(name, self.folder, row["name"]) for name in formats]
+        return row if all(file.is_file() for file in files) else None
+
+    def add(self, summaries: Iterable[Mapping[str, Any]], formats: Sequence[str]) -> None:
+        """Note frames whose results are written, or that failed, and save the table."""
+        for summary in summaries:
+            row = {**dict.fromkeys(_COLUMNS, ""), **summary}
+            if summary["status"] == "done":
+                before = self._rows.get(summary["input"])
+                kept = before["formats"].split() if before and _same_origin(before, summary) else []
+                row["formats"] = " ".join(sorted({*kept, *formats}))
+            self._rows[summary["input"]] = row
+        # As objects: otherwise whole numbers beside empty fields would become floating point.
+        table = pd.DataFrame(list(self._rows.values()), dtype=object)
+        write_text(self.path, table.to_csv(index=False, lineterminator="\n"))
+
+    def names_in(self, format_: str, made_by: str) -> set[str]:
+        """Names of all frames that ``made_by`` wrote in a format."""
+        rows = self._rows.values()
+        return {row["name"] for row in rows if row["made_by"] == made_by and format_ in row["formats"].split()}
+
+
+def _same_origin(row: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    return row["status"] == "done" and all(row[key] == facts[key] for key in _ORIGIN)
+
+
+def _row(texts: Mapping[Any, str]) -> dict[str, Any]:
+    """A row as it was added: measures are numbers again, and those of other labels are not there."""
+    measures = {
+        key: int(text) if key.startswith("area_px_") else float(text)
+        for key, text in texts.items()
+        if key not in _COLUMNS and text
+    }
+    return {**{key: texts[key] for key in _COLUMNS}, **measures}

@@ -1,0 +1,34 @@
+"""What this installation is and knows, told at once: nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgefusion.config import CHANNELS
+from edgefusion.environment import environment
+from edgefusion.models.names import TITLES, stored_costs
+
+FORMATS = {"read": ["png", "tif", "tiff", "jpg", "jpeg"], "write": ["png", "overlay", "json", "kaggle"]}
+"""Image formats that are read, and output formats of ``predict``."""
+
+
+def facts() -> dict[str, Any]:
+    """Versions and machine, networks with their costs, channels, formats."""
+    return {**environment(), "models": stored_costs(), "channels": list(CHANNELS), "formats": FORMATS}
+
+
+def as_text(values: dict[str, Any]) -> str:
+    """The facts for a person."""
+    lines = [
+        f"EdgeFusion {values['edgefusion']}, Python {values['python']} on {values['system']}",
+        f"{values['processor']}, {values['cores']} cores",
+        ", ".join(f"{name} {version}" for name, version in values["packages"].items()),
+        "",
+        f"{'network':<26}{'name':<26}{'parameters':>12}{'multiply-adds at 96x128':>26}",
+    ]
+    for name, cost in values["models"].items():
+        millions, giga = cost["parameters"] / 1e6, cost["multiply_adds"] / 1e9
+        lines.append(f"{TITLES[name]:<26}{name:<26}{millions:>10.2f} M{giga:>24.2f} G")
+    lines += ["", f"channels: {', '.join(values['channels'])}"]
+    lines += [f"{kind}s: {', '.join(names)}" for kind, names in values["formats"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from edgefusion.evaluation.bootstrap import RESAMPLES, interval, patient_counts, ratio, sums_by_patient, two_sided_p
+
+
+def test_counts_draw_as_many_patients_as_there_are_and_repeat():
+    counts = patient_counts(7, 50, seed=3)
+    assert counts.shape == (50, 7)
+    assert (counts.sum(axis=1) == 7).all()
+    assert (counts == patient_counts(7, 50, seed=3)).all()
+    assert (counts != patient_counts(7, 50, seed=4)).any()
+
+
+def test_sums_and_ratio():
+    sums = sums_by_patient(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 2]), 4)
+    assert sums.tolist() == [1, 0, 6, 0]
+    np.testing.assert_array_equal(ratio(sums, np.array([2.0, 0.0, 3.0, 0.0])), [0.5, np.nan, 2, np.nan])
+
+
+def test_interval_of_many_patients_is_the_plain_percentile_interval():
+    draws = np.random.default_rng(0).normal(size=20_000)
+    assert interval(draws, 5000) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
+
+
+def test_interval_widens_with_fewer_patients():
+    draws = np.random.default_rng(0).normal(size=20_000)
+    widths = [np.ptp(interval(draws, patients)) for patients in (5, 10, 40)]
+    assert widths[0] > widths[1] > widths[2]
+
+
+@pytest.mark.parametrize("patients", [1, 2, 3])
+def test_no_interval_for_a_handful_of_patients(patients: int):
+    draws = np.random.default_rng(0).normal(9, 1, size=RESAMPLES)
+    assert all(math.isnan(end) for end in interval(draws, patients))
+    assert not two_sided_p(draws, patients) < 0.05
+    assert not math.isnan(interval(draws, 4)[0])
+
+
+def test_nothing_to_say_without_draws_or_about_one_patient():
+    assert math.isnan(two_sided_p(np.ones(10), 1))
+    assert math.isnan(two_sided_p(np.full(10, np.nan), 5))
+    assert math.isnan(interval(np.full(10, np.nan), 5)[0])
+
+
+@given(st.integers(2, 40), st.floats(-4, 4), st.integers(0, 50))
+@settings(max_examples=80, deadline=None)
+def test_p_is_below_05_just_where_the_interval_excludes_zero(patients: int, shift: float, seed: int):
+    draws = np.random.default_rng(seed).normal(shift, 1, size=4000)
+    low, high = interval(draws, patients)
+    p = two_sided_p(draws, patients)
+    assert 0 < p <= 1
+    if abs(p - 0.05) > 0.005:
+        assert (p < 0.05) == (low > 0 or high < 0)
+
+
+def test_no_difference_at_all_has_p_one():
+    assert two_sided_p(np.zeros(100), 8) == 1
+
+
+@pytest.mark.parametrize("patients", [8, 24])
+def test_intervals_cover_the_truth_as_often_as_they_say(patients: int):
+    """Means of clustered frames with unequal numbers of frames a patient, 600 made-up studies."""
+    generator = np.random.default_rng(1)
+    counts = patient_counts(patients, 1500, seed=0)
+    covered = plain = 0
+    studies = 600
+    for _ in range(studies):
+        sizes = generator.integers(5, 40, patients).astype(float)
+        sums = sizes * generator.normal(0.7, 0.1, patients) + np.sqrt(sizes) * generator.normal(0, 0.15, patients)
+        draws = ratio(counts @ sums, counts @ sizes)
+        low, high = interval(draws, patients)
+        covered += low <= 0.7 <= high
+        low, high = np.quantile(draws, [0.025, 0.975])
+        plain += low <= 0.7 <= high
+    # Four standard errors of 600 trials at .95 are .036.
+    assert abs(covered / studies - 0.95) < 0.036
+    assert covered > plain
+
+
+def test_p_is_uniform_without_a_difference():
+    generator = np.random.default_rng(2)
+    counts = patient_counts(12, 2000, seed=0)
+    p = [two_sided_p(counts @ generator.normal(0, 1, 12) / 12, 12) for _ in range(400)]
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+    assert np.mean(np.array(p) < 0.05) < 0.09

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from edgefusion.bundle import FORMAT, Bundle
+from edgefusion.config import ChannelRecipe
+from edgefusion.errors import BundleError, EdgeFusionError, UsageError
+from edgefusion.files import sha256_of_file
+from edgefusion.models.zoo import build_model
+
+SMALL = {"widths": (8, 8, 8, 8, 8), "stem_widths": (4, 4, 4, 4), "edge_channel": 1}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_bundle() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle(
+        model=build_model("edgefusion-unet", 2, 2, **SMALL),
+        model_name="edgefusion-unet",
+        recipe=ChannelRecipe(channels=("raw", "edges"), height=32, width=48, resolution="network"),
+        labels=["nerve", "vessel"],
+        model_args=dict(SMALL),
+        thresholds={"mask": 0.4, "presence": 0.3},
+        study_name="Nackenstudie ä",
+        study_sha256="ab" * 32,
+        trained_on=["001", "7"],
+        terms="CC BY 4.0",
+        metrics={"dice": 0.75, "frames": 12},
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made here") / "bundle"
+    make_bundle().save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = folder / "bundle.yaml"
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    change(values)
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def test_a_bundle_survives_saving_and_loading(folder: Path) -> None:
+    before, after = make_bundle(), Bundle.load(folder)
+    for name in ("model_name", "recipe", "labels", "thresholds", "study_name", "study_sha256", "trained_on", "terms"):
+        assert getattr(after, name) == getattr(before, name), name
+    assert after.versions["torch"] == torch.__version__
+    assert not after.model.training
+    x = torch.randn(2, 2, 32, 48)
+    with torch.no_grad():
+        for one, other in zip(before.model.eval()(x), after.model(x), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_loaded_bundle_can_be_saved_again(folder: Path, tmp_path: Path) -> None:
+    Bundle.load(folder).save(tmp_path / "again")
+    assert (tmp_path / "again" / "bundle.yaml").read_bytes() == (folder / "bundle.yaml").read_bytes()
+
+
+def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    bundle.model = bundle.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bundle.save(tmp_path / "b")
+    for name, tensor in Bundle.load(tmp_path / "b").model.state_dict().items():
+        assert torch.equal(tensor, bundle.model.state_dict()[name])
+
+
+def test_it_names_no_path_and_holds_no_pickle(saved: Path) -> None:
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert sorted(files) == ["README.md", "bundle.yaml", "metrics.json", "model.safetensors"]
+    for name, content in files.items():
+        assert str(saved.parent).encode() not in content, name
+        assert not content.startswith((b"PK", b"\x80")), name
+
+
+def test_the_card_says_what_it_is_for(saved: Path) -> None:
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    for part in ("nerve, vessel", "not for diagnosis", "raw, edges", "32×48", "2 patients", "CC BY 4.0", "0.7500"):
+        assert part in card, part
+
+
+def test_saving_over_a_bundle_replaces_it(folder: Path) -> None:
+    bundle = make_bundle()
+    bundle.labels = ["nerve", "artery"]
+    with torch.no_grad():
+        bundle.model.mask_head.bias += 1  # type: ignore[union-attr, operator]
+    bundle.save(folder)
+    again = Bundle.load(folder)
+    assert again.labels == ["nerve", "artery"]
+    assert torch.equal(again.model.mask_head.bias, bundle.model.mask_head.bias)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("position", [10, 2000, -1])
+def test_altered_weights_are_refused(folder: Path, position: int) -> None:
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[position] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04N."])
+def test_missing_empty_or_pickled_weights_are_refused(folder: Path, content: bytes | None) -> None:
+    weights = folder / "model.safetensors"
+    weights.unlink()
+    if content is not None:
+        weights.write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        Bundle.load(folder)
+
+
+def test_damaged_weights_with_the_right_hash_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"\xff" * 64)
+    edit(folder, lambda values: values.update(weights_sha256=sha256_of_file(weights)))
+    with pytest.raises(BundleError, match="does not fit"):
+        Bundle.load(folder)
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(weights).items() if "gates" not in name}, weights)
+    edit(folder, lambda values: values.update(weights_sha256=sha256_of_file(weights)))
+    with pytest.raises(BundleError, match="does not fit"):
+        Bundle.load(folder)
+
+
+def test_a_newer_format_is_refused_with_the_way_out(folder: Path) -> None:
+    edit(folder, lambda values: values.update(format=FORMAT + 1))
+    with pytest.raises(BundleError, match=r"newer.*Upgrade"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "words", "[1, 2", "a: [", "format: x", "{}", "\x00", "- 1\n- 2", "format: 1"])
+def test_garbage_is_refused(folder: Path, text: str) -> None:
+    (folder / "bundle.yaml").write_text(text)
+    with pytest.raises(BundleError, match=r"^[^\n]*bundle\.yaml[^\n]*$"):
+        Bundle.load(folder)
+
+
+def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+    (folder / "bundle.yaml").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(BundleError, match=r"bundle\.yaml"):
+        Bundle.load(folder)
+
+
+def test_yaml_that_wants_to_run_code_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "bundle.yaml").write_text(f"!!python/object/apply:os.mkdir ['{tmp_path / 'made'}']")
+    with pytest.raises(BundleError, match=r"bundle\.yaml"):
+        Bundle.load(folder)
+    assert not (tmp_path / "made").exists()
+
+
+REQUIRED = ("format", "model", "recipe", "labels", "thresholds", "study", "weights_sha256")
+INNER = (("model", "name"), ("model", "arguments"), ("recipe", "channels"), ("study", "name"), ("study", "trained_on"))
+
+
+@pytest.mark.parametrize("keys", [*((key,) for key in REQUIRED), *INNER])
+@pytest.mark.parametrize("value", ["absent", None, 5, "x", [1]])
+def test_a_missing_or_wrong_entry_never_ends_in_a_traceback(folder: Path, keys: tuple[str, ...], value: object) -> None:
+    def change(values: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        if value == "absent":
+            del values[keys[-1]]
+        else:
+            values[keys[-1]] = value
+
+    edit(folder, change)
+    try:
+        Bundle.load(folder)
+    except EdgeFusionError:
+        return
+    # What is only repeated to people may be anything.
+    assert keys[0] == "study"
+    assert value != "absent"
+
+
+def test_arguments_that_the_network_does_not_take_are_refused(folder: Path) -> None:
+    edit(folder, lambda values: values["model"]["arguments"].update(layers=7))
+    with pytest.raises(BundleError):
+        Bundle.load(folder)
+
+
+def test_an_unknown_network_is_refused(folder: Path) -> None:
+    edit(folder, lambda values: values["model"].update(name="edgefusion-unet-9"))
+    with pytest.raises(EdgeFusionError, match="edgefusion-unet-9"):
+        Bundle.load(folder)
+
+
+def test_what_is_no_bundle_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(UsageError, match=r"not a model bundle.*edgefusion train"):
+            Bundle.load(path)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from edgefusion.bundle import Bundle
+from edgefusion.config import ChannelRecipe, TrainConfig
+from edgefusion.data.splits import Split
+from edgefusion.data.study import Study
+from edgefusion.errors import UsageError
+from edgefusion.inference.predictor import Predictor
+from edgefusion.training.train import EpochLog, train
+
+_RECIPE = ChannelRecipe(("raw",), height=32, width=48)
+_CONFIG = TrainConfig(epochs=3, batch_size=6, learning_rate=3e-3, precision="32")
+_SPLIT = Split("holdout", ("0", "1", "2", "3"), ("4", "5"))
+
+
+def _train(study: Study, output: Path, config: TrainConfig = _CONFIG, resume: bool = False) -> Bundle:
+    return train(study, "unet", output, config, _RECIPE, _SPLIT, resume)
+
+
+def _weights(bundle: Bundle) -> torch.Tensor:
+    return torch.cat([value.flatten().float() for value in bundle.model.state_dict().values()])
+
+
+def test_it_learns_and_leaves_a_whole_bundle(discs: Study, tmp_path: Path) -> None:
+    _train(discs, tmp_path, replace(_CONFIG, epochs=12, batch_size=3, learning_rate=1e-2, affine=False))
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert list(log["epoch"]) == list(range(1, 13))
+    assert log["val_dice"].iloc[-1] > 0.8
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    bundle = Bundle.load(tmp_path)
+    assert bundle.trained_on == ["0", "1", "2", "3"]
+    found = Predictor(bundle).predict(discs.image("4_0")).mask > 0
+    truth = discs.mask("4_0")
+    assert truth is not None
+    assert 2 * (found & (truth > 0)).sum() / (found.sum() + truth.sum()) > 0.6
+
+
+def test_one_seed_gives_one_result(discs: Study, tmp_path: Path) -> None:
+    first, second = (_train(discs, tmp_path / name) for name in "ab")
+    other = _train(discs, tmp_path / "c", replace(_CONFIG, seed=1))
+    assert torch.equal(_weights(first), _weights(second))
+    assert not torch.equal(_weights(first), _weights(other))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _train(discs, tmp_path / "whole")
+
+    def stop_in_the_third_epoch(log: EpochLog, trainer: Trainer, _: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLog, "on_train_epoch_start", stop_in_the_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            _train(discs, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "bundle.yaml").exists()
+    resumed = _train(discs, tmp_path / "cut", resume=True)
+    assert torch.equal(_weights(whole), _weights(resumed))
+    logs = [pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds") for name in ("whole", "cut")]
+    assert logs[0].equals(logs[1])
+
+
+def test_patience_keeps_the_best_epoch(discs: Study, tmp_path: Path) -> None:
+    config = replace(_CONFIG, epochs=30, patience=1, learning_rate=1e-6)
+    _train(discs, tmp_path, config)
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert len(log) < 30
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    kept = Bundle.load(tmp_path).model.state_dict()
+    assert all(torch.equal(best[f"model.{name}"], value) for name, value in kept.items())
+
+
+def test_a_finished_bundle_is_not_overwritten(discs: Study, tmp_path: Path) -> None:
+    made = _train(discs, tmp_path)
+    with pytest.raises(UsageError, match="already holds a bundle"):
+        _train(discs, tmp_path)
+    assert torch.equal(_weights(_train(discs, tmp_path, resume=True)), _weights(made))
+
+
+def test_an_unknown_network_gets_a_suggestion(discs: Study, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'unet'"):
+        train(discs, "unett", tmp_path)
+
+
+def test_edgefusion_is_told_where_the_edges_are(discs: Study, tmp_path: Path) -> None:
+    recipe = ChannelRecipe(("edges", "raw"), height=32, width=48)
+    bundle = train(discs, "edgefusion-unet", tmp_path, replace(_CONFIG, epochs=1), recipe, _SPLIT)
+    assert bundle.model_args == {"edge_channel": 0}
+    assert np.isfinite(Predictor(Bundle.load(tmp_path)).predict(discs.image("4_0")).probability).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import edgefusion
 from edgefusion.config import ChannelRecipe
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
-from edgefusion.models.zoo import build_model
+from edgefusion.models.zoo import build_model, check_size
 
 FORMAT = 1
 """Version of the folder's layout; a bundle with a higher one is refused."""
@@ -94,6 +95,7 @@ class Bundle:
                 raise BundleError(f"{folder} was written by a newer version of EdgeFusion.", "Upgrade edgefusion.")
             name, arguments = str(values["model"]["name"]), dict(values["model"]["arguments"])
             recipe, labels = ChannelRecipe.from_dict(values["recipe"]), list(values["labels"])
+            check_size(recipe.height, recipe.width)
             bundle = cls(
                 model=build_model(name, len(recipe.channels), len(labels), **arguments),
                 model_name=name,
@@ -106,10 +108,11 @@ class Bundle:
                 trained_on=list(values["study"]["trained_on"]),
                 terms=str(values["terms"]),
                 versions=dict(values["versions"]),
+                metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
             )
             expected = values["weights_sha256"]
         # Building the network from made-up arguments can fail in any of these ways too.
-        except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
         weights = folder / "model.safetensors"

@@ -259,7 +259,7 @@ def predict(arguments: list[str]) -> None:
     parser.add("--model", type=Path, help="folder of a bundle")
     parser.add("--format", default="png,overlay,json", help="any of png,overlay,json,kaggle")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
-    parser.add("--strict", action="store_true", help="stop at the first image that cannot be used")
+    parser.add("--strict", action="store_true", help="fail if any image could not be used")
     parser.add_json()
     given = parser.read(arguments)
     from edgefusion.inference.predict import predict_files

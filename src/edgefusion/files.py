@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,25 +22,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    # Not tempfile's: its files are private, and what is kept should have the permissions any new file has.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        # mkstemp makes the file private; what is kept gets the permissions any new file would have.
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,18 +42,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically. NaN is written as null, which JSON readers accept."""
-    write_text(path, json.dumps(_without_nan(value), indent=2, allow_nan=False) + "\n")
+    """Write a value as indented JSON, atomically. Numbers that JSON does not have (NaN, infinity) become null."""
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str):  # numpy scalars
-        value = value.item()
-    if isinstance(value, float) and value != value:
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

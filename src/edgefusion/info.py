@@ -9,7 +9,8 @@ from edgefusion.environment import environment
 from edgefusion.models.names import TITLES, stored_costs
 
 FORMATS = {"read": ["png", "tif", "tiff", "jpg", "jpeg"], "write": ["png", "overlay", "json", "kaggle"]}
-"""Image formats that are read, and output formats of ``predict``."""
+"""Image formats that are read, and output formats of ``predict``; a test holds them against readers and writers,
+which are too heavy to import here."""
 
 
 def facts() -> dict[str, Any]:

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgefusion.evaluation.bootstrap import RESAMPLES, interval, patient_counts, ratio, sums_by_patient, two_sided_p
+from edgefusion.evaluation.bootstrap import (
+    RESAMPLES,
+    difference_test,
+    interval,
+    patient_counts,
+    ratio,
+    sums_by_patient,
+)
 
 
 def test_counts_draw_as_many_patients_as_there_are_and_repeat():
@@ -40,29 +47,38 @@ def test_interval_widens_with_fewer_patients():
 def test_no_interval_for_a_handful_of_patients(patients: int):
     draws = np.random.default_rng(0).normal(9, 1, size=RESAMPLES)
     assert all(math.isnan(end) for end in interval(draws, patients))
-    assert not two_sided_p(draws, patients) < 0.05
     assert not math.isnan(interval(draws, 4)[0])
 
 
 def test_nothing_to_say_without_draws_or_about_one_patient():
-    assert math.isnan(two_sided_p(np.ones(10), 1))
-    assert math.isnan(two_sided_p(np.full(10, np.nan), 5))
+    assert all(math.isnan(number) for number in difference_test(1.0, np.ones(10), 1))
+    assert all(math.isnan(number) for number in difference_test(1.0, np.full(10, np.nan), 5))
     assert math.isnan(interval(np.full(10, np.nan), 5)[0])
 
 
 @given(st.integers(2, 40), st.floats(-4, 4), st.integers(0, 50))
 @settings(max_examples=80, deadline=None)
 def test_p_is_below_05_just_where_the_interval_excludes_zero(patients: int, shift: float, seed: int):
-    draws = np.random.default_rng(seed).normal(shift, 1, size=4000)
-    low, high = interval(draws, patients)
-    p = two_sided_p(draws, patients)
+    draws = np.random.default_rng(seed).normal(shift, 1, size=1000)
+    low, high, p = difference_test(shift, draws, patients)
     assert 0 < p <= 1
-    if abs(p - 0.05) > 0.005:
-        assert (p < 0.05) == (low > 0 or high < 0)
+    assert low <= shift <= high
+    assert (p < 0.05) == (low > 0 or high < 0)
 
 
-def test_no_difference_at_all_has_p_one():
-    assert two_sided_p(np.zeros(100), 8) == 1
+def test_equal_frames_make_it_the_paired_t_test():
+    """With as many frames from every patient, the test is Student's on the patients' means."""
+    differences = np.random.default_rng(4).normal(0.5, 1, 10)
+    counts = patient_counts(10, 50_000, seed=0)
+    low, high, p = difference_test(float(differences.mean()), counts @ differences / 10, 10)
+    expected = stats.ttest_1samp(differences, 0)
+    assert p == pytest.approx(expected.pvalue, rel=0.05)
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval()), abs=0.01)
+
+
+def test_differences_without_scatter():
+    assert difference_test(0.0, np.zeros(100), 8) == (0, 0, 1)
+    assert difference_test(0.2, np.full(100, 0.2), 8)[2] == 0
 
 
 @pytest.mark.parametrize("patients", [8, 24])
@@ -88,6 +104,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say(patients: int):
 def test_p_is_uniform_without_a_difference():
     generator = np.random.default_rng(2)
     counts = patient_counts(12, 2000, seed=0)
-    p = [two_sided_p(counts @ generator.normal(0, 1, 12) / 12, 12) for _ in range(400)]
+    p = []
+    for _ in range(400):
+        differences = generator.normal(0, 1, 12)
+        p.append(difference_test(float(differences.mean()), counts @ differences / 12, 12)[2])
     assert stats.kstest(p, "uniform").pvalue > 0.001
-    assert np.mean(np.array(p) < 0.05) < 0.09
+    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09

@@ -87,22 +87,6 @@ def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-def standardise(stack: NDArray[np.floating[Any]], epsilon: float = 1e-6) -> NDArray[np.float32]:
-    """Bring every channel of every frame to zero mean and unit variance over its pixels.
-
-    Args:
-        stack: ...×H×W floating point; leading axes (channels, frames) are standardised apart from each other.
-        epsilon: Added to the standard deviation, so that a constant channel becomes zero.
-
-    Returns:
-        Array of the same shape, float32.
-    """
-    values = np.asarray(stack, dtype=np.float32)
-    centred = values - values.mean(axis=(-2, -1), keepdims=True)
-    deviation = np.sqrt(np.mean(centred * centred, axis=(-2, -1), keepdims=True))
-    return np.asarray(centred / (deviation + np.float32(epsilon)), dtype=np.float32)
-
-
 def cached_stacks(
     study: Study, frame_ids: Sequence[str], recipe: ChannelRecipe, cache_dir: Path
 ) -> NDArray[np.float16]:

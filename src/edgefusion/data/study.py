@@ -248,7 +248,8 @@ def _read_frames(path: Path) -> pd.DataFrame:
     repeated = frames["frame_id"][frames["frame_id"].duplicated()]
     if len(repeated):
         raise DataError(f"{path} lists frame {repeated.iloc[0]!r} twice.", "Ingest the source again.")
-    for column in _FILE_COLUMNS:
+    # A frame's id becomes the name of files that are made of it.
+    for column in (*_FILE_COLUMNS, "frame_id"):
         for name in frames[column]:
             # A study may come from a stranger: its table must not reach outside its folder.
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

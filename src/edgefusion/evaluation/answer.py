@@ -114,7 +114,7 @@ def caveats(summary: pd.DataFrame, config: Mapping[str, Any], *, folds: int, tid
     if patients < _FEW_PATIENTS:
         notes.append(
             f"Only {counted(patients, 'patient')} could be judged. The intervals allow for that (Student's quantiles), "
-            "but so few may not be like the patients to come."
+            "but so few may not be like the patients to come, and a p-value near .05 is weak evidence."
         )
     notes.append(
         f"Every network was trained once a fold, with seed {training.get('seed', 0)}. The intervals cover the choice "

@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 
 from edgefusion.errors import DataError, UsageError
 from edgefusion.evaluation.aggregate import MEASURES, Measure, check_frames
-from edgefusion.evaluation.bootstrap import (
-    RESAMPLES,
-    interval,
-    patient_counts,
-    ratio,
-    sums_by_patient,
-    two_sided_p,
-)
+from edgefusion.evaluation.bootstrap import RESAMPLES, difference_test, patient_counts, ratio, sums_by_patient
 
 PRIMARY = "dice_masked"
 """The measure that the headline claim is made on; all others are secondary."""
@@ -159,14 +152,15 @@ def _pair(
         draws.append(ratio(counts @ above, counts @ below))
         values.append(float(ratio(above.sum(keepdims=True), below.sum(keepdims=True))[0]))
     patients = len(np.unique(patient[counted]))
-    low, high = interval(draws[0] - draws[1], patients)
+    difference = values[0] - values[1]
+    low, high, p = difference_test(difference, draws[0] - draws[1], patients)
     return {
         "reference_value": values[0],
         "other_value": values[1],
-        "difference": values[0] - values[1],
+        "difference": difference,
         "low": low,
         "high": high,
-        "p": two_sided_p(draws[0] - draws[1], patients),
+        "p": p,
         "n_frames": int(np.count_nonzero(counted)),
         "n_patients": patients,
     }

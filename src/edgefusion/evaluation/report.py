@@ -41,7 +41,8 @@ _DEFINITIONS = (
     "without a presence output is taken at its highest pixel probability.",
     f"Intervals: 95 %, from {RESAMPLES:,} bootstrap resamples of whole patients, expanded percentiles (Hesterberg "
     "2014). Differences: the same resampled patients for both networks; a mean over frames uses the frames where both "
-    "have a value. P-values: two-sided, from the same resamples, corrected by Holm's method for the number of "
+    "have a value. Their intervals and two-sided p-values come from the bootstrap standard error and Student's "
+    "distribution with one degree of freedom fewer than patients; p is corrected by Holm's method for the number of "
     "networks.",
 )
 

@@ -17,7 +17,7 @@ from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.names import MODELS
 
 MULTIPLE = 16
-"""Height and width of an input must be multiples of this for every network of the zoo."""
+"""Height and width of an input must be multiples of this, and at least twice it, for every network of the zoo."""
 
 
 class Baseline(nn.Module):
@@ -43,6 +43,17 @@ def check_name(name: str) -> None:
         raise UsageError(f"There is no model called '{name}'.", hint)
 
 
+def check_size(height: int, width: int) -> None:
+    """Raise a ``UsageError`` that names the nearest usable size if the networks cannot take this one."""
+    usable = [max(2, round(side / MULTIPLE)) * MULTIPLE for side in (height, width)]
+    if [height, width] != usable:
+        raise UsageError(
+            f"The networks cannot take an input of {height}×{width}: both sides must be multiples of {MULTIPLE}, "
+            f"from {2 * MULTIPLE} up.",
+            f"Use {usable[0]}×{usable[1]}.",
+        )
+
+
 def build_model(name: str, in_channels: int, labels: int, **arguments: Any) -> nn.Module:
     """Make a network with fresh weights.
 
@@ -50,15 +61,17 @@ def build_model(name: str, in_channels: int, labels: int, **arguments: Any) -> n
         name: One of ``edgefusion.models.names.MODELS``.
         in_channels: Number of input channels C.
         labels: Number of labels L.
-        **arguments: Passed to EdgeFusion-UNet; the baselines' widths are fixed by their names.
+        **arguments: Passed to EdgeFusion-UNet; the baselines take none.
 
     Returns:
         A module whose forward maps B×C×H×W float32 (H, W multiples of 16) to a ``SegmentationOutput``.
 
     Raises:
-        UsageError: If there is no such network.
+        UsageError: If there is no such network, or a baseline is given arguments.
     """
     check_name(name)
+    if arguments and name != "edgefusion-unet":
+        raise UsageError(f"'{name}' takes no arguments, but was given {', '.join(arguments)}.", "Its name fixes its width.")
     # MONAI takes a second to import and EdgeFusion-UNet does not need it.
     match name:
         case "edgefusion-unet":

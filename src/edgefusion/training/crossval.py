@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 import torch
 import yaml
@@ -20,15 +19,15 @@ from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import CACHE, cached_stacks, check_channels
 from edgefusion.config import ChannelRecipe, CompareConfig
 from edgefusion.data.splits import Split, make_splits, write_splits
-from edgefusion.data.study import Study
+from edgefusion.data.study import Study, write_png
 from edgefusion.environment import environment
 from edgefusion.errors import UsageError
 from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
-from edgefusion.files import atomic_path, write_json, write_text
+from edgefusion.files import write_json, write_text
 from edgefusion.inference.predictor import Predictor
 from edgefusion.models.costs import measure
-from edgefusion.models.zoo import build_model, check_name
+from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.train import train
 
@@ -63,6 +62,7 @@ def compare(
     for name in config.models:
         check_name(name)
     check_channels(config.recipe.channels)
+    check_size(config.recipe.height, config.recipe.width)
     splits = splits or make_splits(study, config.split)
     _start_run(study, output, config, splits)
 
@@ -144,8 +144,7 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, s
     rows = []
     for frame_id, prediction in zip(frame_ids, predictions, strict=True):
         rows += judge(study, frame_id, prediction)
-        with atomic_path(folder / "predictions" / f"{frame_id}.png") as temporary:
-            cv2.imwrite(str(temporary), prediction.mask)
+        write_png(folder / "predictions" / f"{frame_id}.png", prediction.mask)
     table = pd.DataFrame(rows)
     table.insert(0, "model", name)
     table.insert(1, "fold", split.name)

@@ -24,7 +24,7 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
-from edgefusion.models.zoo import build_model, check_name
+from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
@@ -64,6 +64,7 @@ def train(
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
     output, config, recipe = Path(output), config or TrainConfig(), recipe or ChannelRecipe()
+    check_size(recipe.height, recipe.width)
     if (output / "bundle.yaml").is_file():
         if resume:
             return Bundle.load(output)

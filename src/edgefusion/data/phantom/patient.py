@@ -33,7 +33,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     nerve = _draw_nerve(float(np.clip(rng.normal(0.1, 0.08), -0.1, 0.27)), surface, rng)
     layers = Layers(nerve.centre[0], rng.uniform(0, 0.13), rng.uniform(0.25, 0.5), rng.normal(0, 0.07))
     # Septa and perimysium are bright and few: a skewed texture.
-    even = _field(320, 0.03, 0.0035, rng)
+    even = _field(240, 0.03, 0.0035, rng)
     fibres = np.asarray((even + 0.4 * (even**2 - 1)) / 1.15, np.float32)
     return Patient(
         structures=draw_neck(Build(fat, sternomastoid, surface, layers, nerve), rng),

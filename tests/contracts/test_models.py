@@ -132,7 +132,8 @@ def test_equal_means_equal() -> None:
     ours = cost["edgefusion-unet"]
     assert ours <= 0.7e9
     for name in MODELS:
-        if name.endswith("-matched"):
+        # Attention U-Net's customary width is near enough, so it has no second size.
+        if name.endswith("-matched") or name == "attention-unet":
             assert abs(cost[name] / ours - 1) <= 0.10, name
     # The customary widths are those whose costs are known from the literature and from earlier trials.
     assert cost["unet"] == pytest.approx(0.23e9, rel=0.05)
@@ -145,7 +146,7 @@ def test_every_network_has_a_title() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("edge-fusion-unet", "edgefusion-unet"), ("Unet", "unet"), ("zzz", "attention-unet-matched")]
+    ("name", "hint"), [("edge-fusion-unet", "edgefusion-unet"), ("Unet", "unet"), ("zzz", "attention-unet")]
 )
 def test_an_unknown_name_is_refused_with_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=hint):

@@ -7,6 +7,7 @@ All four repeat u <- u + tau div(c grad u) with a coefficient c in [0, 1] that f
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgefusion.channels.bands import cores
 from edgefusion.channels.evolution import EXPLICIT_TOGETHER, Evolution, Plane
+from edgefusion.channels.smoothing import gaussian
 from edgefusion.channels.tensor_kernels import tensor_rows, tensor_step_rows
 from edgefusion.errors import UsageError
 
@@ -176,14 +178,10 @@ def _structure_tensor(grey: Plane, scale: float) -> tuple[Plane, Plane, Plane]:
     dx = cv2.Scharr(half, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.Scharr(half, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REPLICATE)
     xx, xy, yy = (
-        np.asarray(cv2.resize(_smooth(product, scale / 2), (columns, rows), interpolation=cv2.INTER_LINEAR))
+        np.asarray(cv2.resize(gaussian(product, scale / 2), (columns, rows), interpolation=cv2.INTER_LINEAR))
         for product in (dx * dx, dx * dy, dy * dy)
     )
     return xx, xy, yy
-
-
-def _smooth(values: Plane, sigma: float) -> Plane:
-    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
 def perona_malik(
@@ -225,7 +223,7 @@ def perona_malik(
     field = u.plane(2)
     one = np.float32(1)
     for cycle in u.cycles:
-        smooth = _smooth(u.view(u.u), sigma)
+        smooth = gaussian(u.view(u.u), sigma)
         dx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
         dy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
         coefficient = u.view(field)
@@ -253,14 +251,14 @@ def despeckle(image: NDArray[Any], method: str = "dpad", **options: Any) -> Plan
     Raises:
         UsageError: For an unknown method or option, or one outside its range.
     """
-    function = METHODS.get(method)
-    if function is None:
+    if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.0)[0]
         raise UsageError(f"Unknown filter '{method}'.", f"Did you mean '{near}'? Known: {', '.join(METHODS)}.")
-    known = function.__kwdefaults__
+    function = METHODS[method]
+    known = inspect.signature(function).parameters
     for name in options:
-        if name not in known:
-            raise UsageError(f"The filter '{method}' has no option '{name}'.", f"It has: {', '.join(known)}.")
+        if name not in known or name == "image":
+            raise UsageError(f"The filter '{method}' has no option '{name}'.", f"It has: {', '.join(list(known)[1:])}.")
     return function(image, **options)
 
 

@@ -9,8 +9,6 @@ from edgefusion.channels.compiling import compiled
 
 Plane = NDArray[np.float32]
 
-SMOOTHING_RADIUS = 6
-"""Reach of the Gaussian of ``smooth_rows``: three standard deviations of 2 px."""
 _EIGHTH = np.float32(0.125)
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 _TINY = np.float32(1e-12)
@@ -35,34 +33,6 @@ def sobel_rows(bordered: Plane, first: int, last: int, out: Plane) -> None:
             across = (c - a) + two * (f - d) + (i - g)
             down = (g - a) + two * (h - b) + (i - c)
             out[r, j] = _EIGHTH * np.sqrt(across * across + down * down)
-
-
-@compiled
-def smooth_rows(bordered: Plane, weights: Plane, first: int, last: int, out: Plane) -> None:
-    """Convolve with a symmetric separable kernel of reach ``SMOOTHING_RADIUS``.
-
-    Args:
-        bordered: H+12×W+12.
-        weights: The kernel from its centre outwards, 7 values.
-        first: First row of the band.
-        last: One past the last row of the band.
-        out: H×W; receives rows ``first`` to ``last - 1``.
-    """
-    columns = out.shape[1]
-    line = np.empty(bordered.shape[1], np.float32)
-    for r in range(first, last):
-        for j in range(bordered.shape[1]):
-            total = weights[0] * bordered[r + SMOOTHING_RADIUS, j]
-            for k in range(1, SMOOTHING_RADIUS + 1):
-                total += weights[k] * (
-                    bordered[r + (SMOOTHING_RADIUS - k), j] + bordered[r + (SMOOTHING_RADIUS + k), j]
-                )
-            line[j] = total
-        for j in range(columns):
-            total = weights[0] * line[j + SMOOTHING_RADIUS]
-            for k in range(1, SMOOTHING_RADIUS + 1):
-                total += weights[k] * (line[j + (SMOOTHING_RADIUS - k)] + line[j + (SMOOTHING_RADIUS + k)])
-            out[r, j] = total
 
 
 @compiled

@@ -15,17 +15,16 @@ from scipy import fft
 
 from edgefusion.arrays import as_unit
 from edgefusion.channels.bands import count_bands, run_bands
-from edgefusion.channels.diffusion import DYNAMIC_RANGE, Plane, despeckle
+from edgefusion.channels.diffusion import DYNAMIC_RANGE, despeckle
 from edgefusion.channels.edge_kernels import (
-    SMOOTHING_RADIUS,
     exponential_down,
     exponential_up,
     scaled_mean_rows,
-    smooth_rows,
     sobel_rows,
     variation_rows,
 )
 from edgefusion.channels.ranks import quantile
+from edgefusion.channels.smoothing import Plane, gaussian
 from edgefusion.errors import UsageError
 
 SHARE_BELOW_ONE = 0.99
@@ -35,6 +34,7 @@ FLAT = 1e-6
 DENOISER = {"fused": "dpad", "sobel": "dpad", "icov": "srad", "roewa": None, "feature-asymmetry": None, "canny": "dpad"}
 """The edge maps by name, each with the filter whose result it wants, if any."""
 
+_COARSE_SIGMA = 2.0
 _ROEWA_DECAY = 0.75
 _WAVELENGTHS = (8.0, 16.0, 32.0)
 _BANDWIDTH = 0.55
@@ -107,21 +107,13 @@ def _sobel(image: Plane, bands: int) -> Plane:
 
 
 def _fused(grey: Plane, denoised: Plane, bands: int) -> Plane:
-    bordered, smooth = _bordered(grey, SMOOTHING_RADIUS), np.empty_like(grey)
-    _by_bands(lambda first, last: smooth_rows(bordered, _gaussian(), first, last, smooth), len(grey), bands)
+    smooth = gaussian(grey, _COARSE_SIGMA)
     fine, coarse = _sobel(denoised, bands), _sobel(smooth, bands)
     scale_fine, scale_coarse = _scale(fine, bands), _scale(coarse, bands)
     _by_bands(
         lambda first, last: scaled_mean_rows(fine, scale_fine, coarse, scale_coarse, first, last), len(grey), bands
     )
     return fine
-
-
-@cache
-def _gaussian() -> Plane:
-    """Weights of a Gaussian of 2 px from its centre outwards."""
-    weights = np.exp(-0.5 * (np.arange(SMOOTHING_RADIUS + 1) / 2.0) ** 2)
-    return np.asarray(weights / (2 * weights.sum() - weights[0]), dtype=np.float32)
 
 
 def _intensity(grey: Plane) -> Plane:
@@ -175,7 +167,6 @@ def _feature_asymmetry(grey: Plane) -> Plane:
     for band in bands:
         filtered = spectrum * band
         even = fft.irfft2(filtered, s=size)[top : top + rows, left : left + columns]
-        # One complex transform gives both odd parts, x as the real and y as the imaginary part.
         odd = fft.irfft2(filtered * riesz[0], s=size)[top : top + rows, left : left + columns] ** 2
         odd += fft.irfft2(filtered * riesz[1], s=size)[top : top + rows, left : left + columns] ** 2
         amplitude = np.sqrt(even * even + odd)
@@ -187,7 +178,9 @@ def _feature_asymmetry(grey: Plane) -> Plane:
 
 
 @cache
-def _monogenic_filters(size: tuple[int, int]) -> tuple[list[Plane], tuple[NDArray[np.complex64], NDArray[np.complex64]]]:
+def _monogenic_filters(
+    size: tuple[int, int],
+) -> tuple[list[Plane], tuple[NDArray[np.complex64], NDArray[np.complex64]]]:
     """Log-Gabor bands, and the Riesz transform along x and y, for ``rfft2`` of a frame of ``size``."""
     y = fft.fftfreq(size[0])[:, None]
     x = fft.rfftfreq(size[1])[None, :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ def schedule(time: float, cycles: int, explicit_step: float | None, limit: float
     ends = [time * (index / cycles) ** _GRADING for index in range(cycles + 1)]
     return [
         Cycle((start + end) / 2, np.array(fed_steps(end - start, limit), dtype=np.float32))
-        for start, end in zip(ends, ends[1:], strict=False)
+        for start, end in pairwise(ends)
     ]
 
 

@@ -62,7 +62,7 @@ def _gather(bits: Bits, top: int, left: int, rows: int, columns: int, wanted: in
             length = min(_GROUP, columns - start)
             hits = 0
             for i in range(length):
-                hits += np.int32((row[start + i] >> _SHIFT) & (_BINS - 1) == wanted)
+                hits += int((row[start + i] >> _SHIFT) & (_BINS - 1) == wanted)
             if hits > 0:
                 for i in range(length):
                     if (row[start + i] >> _SHIFT) & (_BINS - 1) == wanted:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgefusion.arrays import as_unit
 from edgefusion.channels.bands import cores
 from edgefusion.channels.diffusion import METHODS, despeckle
-from edgefusion.channels.edges import edge_map
+from edgefusion.channels.edges import DENOISER, edge_map
 from edgefusion.config import CHANNELS, ChannelRecipe
 from edgefusion.errors import UsageError
 from edgefusion.files import atomic_path
@@ -71,8 +71,8 @@ def build_stack(image: NDArray[Any], recipe: ChannelRecipe, *, threads: int | No
                 done[name] = despeckle(frame, name, threads=threads)
             else:
                 method = "fused" if name == "edges" else name
-                denoised = {"edges": "dpad", "canny": "dpad", "icov": "srad"}.get(name)
-                done[name] = edge_map(frame, channel(denoised) if denoised else None, method)
+                denoiser = DENOISER[method]
+                done[name] = edge_map(frame, channel(denoiser) if denoiser else None, method, threads=threads)
         return done[name]
 
     stack = np.empty((len(recipe.channels), recipe.height, recipe.width), dtype=np.float32)

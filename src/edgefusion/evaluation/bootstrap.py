@@ -16,6 +16,9 @@ from scipy import special
 RESAMPLES = 10_000
 """Enough for the third digit of an interval to stay put, and still well under a second."""
 
+FEWEST_PATIENTS = 4
+"""With fewer, nothing honest can be said about the patients to come: no interval, no p-value."""
+
 
 def patient_counts(patients: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """How often each patient is drawn in each resample (with replacement, as many as there are).
@@ -58,11 +61,10 @@ def interval(draws: NDArray[np.float64], patients: int) -> tuple[float, float]:
         patients: How many patients contribute to the statistic.
 
     Returns:
-        Low and high end; NaN where the tails lie beyond the last draw, which with ``RESAMPLES`` draws is so
-        for fewer than four patients: nothing honest can be said about so few.
+        Low and high end; NaN with fewer than ``FEWEST_PATIENTS``, or with too few draws to reach the tails.
     """
     defined = draws[~np.isnan(draws)]
-    if patients < 2:
+    if patients < FEWEST_PATIENTS:
         return math.nan, math.nan
     student = special.stdtrit(patients - 1, 0.025)
     tail = special.ndtr(math.sqrt(patients / (patients - 1)) * student)
@@ -87,10 +89,10 @@ def difference_test(difference: float, draws: NDArray[np.float64], patients: int
         patients: How many patients contribute to it.
 
     Returns:
-        Low and high end of the 95 % interval, and the two-sided p-value; NaN with fewer than two patients.
+        Low and high end of the 95 % interval, and the two-sided p-value; NaN with fewer than ``FEWEST_PATIENTS``.
     """
     defined = draws[~np.isnan(draws)]
-    if patients < 2 or len(defined) < 2:
+    if patients < FEWEST_PATIENTS or len(defined) < 2:
         return math.nan, math.nan, math.nan
     error = float(defined.std()) * math.sqrt(patients / (patients - 1))
     margin = -float(special.stdtrit(patients - 1, 0.025)) * error

@@ -12,7 +12,6 @@ MODELS = (
     "resunet",
     "resunet-matched",
     "attention-unet",
-    "attention-unet-matched",
 )
 """Every name that ``build_model`` knows."""
 
@@ -23,7 +22,6 @@ TITLES = {
     "resunet": "Residual U-Net",
     "resunet-matched": "Residual U-Net, matched",
     "attention-unet": "Attention U-Net",
-    "attention-unet-matched": "Attention U-Net, matched",
 }
 """The names that tables and figures show."""
 

@@ -59,9 +59,7 @@ def result_on_real_frames(run: Path) -> None:
     measures = pd.DataFrame(summary["measures"])
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained", sharey=True)
     names = summary["models"][::-1]
-    for axis, measure, title in zip(
-        axes, ["dice_masked", "boundary_f1"], ["Dice", "Boundary F1 (2 px)"], strict=True
-    ):
+    for axis, measure, title in zip(axes, ["dice_masked", "boundary_f1"], ["Dice", "Boundary F1 (2 px)"], strict=True):
         rows = measures[measures["measure"] == measure].set_index("model").loc[names]
         values = rows[["value", "low", "high"]].astype(float)
         for place, (name, row) in enumerate(values.iterrows()):

@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _overview() -> str:
     width = max(len(name) for name in VERBS)
     verbs = "\n".join(f"  {name:<{width}}  {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
-    return f"usage: edgefusion VERB ...\n\n{verbs}\n\nedgefusion VERB --help says more. For research, not for diagnosis."
+    return (
+        f"usage: edgefusion VERB ...\n\n{verbs}\n\nedgefusion VERB --help says more. For research, not for diagnosis."
+    )
 
 
 class _Arguments:
@@ -244,8 +246,8 @@ def evaluate(arguments: list[str]) -> None:
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
     parser.add_json()
     given = parser.read(arguments)
-    from edgefusion.evaluation.evaluate import evaluate as evaluate_bundle
     from edgefusion.evaluation.answer import text_table
+    from edgefusion.evaluation.evaluate import evaluate as evaluate_bundle
 
     summary = evaluate_bundle(given.bundle, given.study, given.output, given.split, given.flip_averaging)
     print(json.dumps(summary, indent=2) if given.json else text_table(summary))

@@ -96,9 +96,7 @@ def _wrong(tmp_path: Path, study: Path) -> list[tuple[list[object], int, str]]:
     ]
 
 
-def test_wrong_input_ends_in_one_clear_line(
-    tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_input_ends_in_one_clear_line(tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, code, hint in _wrong(tmp_path, study):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         assert main([str(argument) for argument in arguments]) == code, arguments
@@ -119,7 +117,16 @@ def test_a_wrong_call_as_a_process_has_the_exit_code_and_no_traceback() -> None:
 def test_predict_finds_its_way_from_pictures_to_files(study: Path, bundle: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nand no more")
-    arguments = [study / "images", broken, "--model", bundle, "--format", "png,overlay,json,kaggle", "-o", tmp_path / "o"]
+    arguments = [
+        study / "images",
+        broken,
+        "--model",
+        bundle,
+        "--format",
+        "png,overlay,json,kaggle",
+        "-o",
+        tmp_path / "o",
+    ]
     done = _edgefusion("predict", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr

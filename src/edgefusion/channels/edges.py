@@ -117,7 +117,7 @@ def _fused(grey: Plane, denoised: Plane, bands: int) -> Plane:
 
 
 def _intensity(grey: Plane) -> Plane:
-    return np.exp(grey * np.float32(DYNAMIC_RANGE * math.log(10) / 20))
+    return np.asarray(np.exp(grey * np.float32(DYNAMIC_RANGE * math.log(10) / 20)), dtype=np.float32)
 
 
 def _icov(denoised: Plane, bands: int) -> Plane:
@@ -150,7 +150,7 @@ def _log_ratio(u: Plane) -> Plane:
     exponential_down(u, decay, above)
     exponential_up(u, decay, below)
     above, below = np.vstack([u[:1], above[:-1]]), np.vstack([below[1:], u[-1:]])
-    return np.abs(np.log(above / below))
+    return np.asarray(np.abs(np.log(above / below)), dtype=np.float32)
 
 
 def _feature_asymmetry(grey: Plane) -> Plane:

@@ -65,7 +65,8 @@ class Evolution:
         """
         _check(time, cycles, explicit_step, dynamic_range, limit)
         grey = as_unit(image)
-        self.rows, self.columns = grey.shape
+        self.rows: int = grey.shape[0]
+        self.columns: int = grey.shape[1]
         self.cycles = schedule(time, cycles, explicit_step, limit)
         self._least, self._most = grey.min(), grey.max()
         self._rate = np.float32(0 if dynamic_range is None else dynamic_range * math.log(10) / 20)

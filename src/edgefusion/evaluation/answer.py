@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from edgefusion.evaluation.compare import PRIMARY, SIGNIFICANCE, best_size
@@ -177,7 +178,7 @@ def _difference_text(pairs: pd.DataFrame, label: str, model: str) -> str:
     pair = pairs[(pairs["label"] == label) & (pairs["other"] == model) & (pairs["measure"] == PRIMARY)]
     if pair.empty:
         return "(reference)"
-    difference, p_holm = (float(pair.iloc[0][column]) for column in ("difference", "p_holm"))
+    difference, p_holm = pair[["difference", "p_holm"]].to_numpy(dtype=np.float64)[0]
     return f"{number(100 * difference, 1)} points, {p_text(p_holm)}"
 
 

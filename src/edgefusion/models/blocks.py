@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 PRIOR_LOGIT = -3.0
 """Added to every pixel's logit, in all networks alike. A nerve covers a few per cent of a frame; a network that
 starts from one half everywhere spends its first thousand steps on unlearning it (Lin et al. 2017, section 4.1)."""
@@ -65,6 +64,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """B×inputs×h×w -> B×outputs×h×w."""
         out: Tensor = self.second(self.first(x)) + self.shortcut(x)
         return out
 
@@ -92,6 +92,7 @@ class ChannelAttention(nn.Module):
         return torch.softmax(self.score(x), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """B×(C·F)×h×w features, channel by channel -> B×outputs×h×w."""
         fused: Tensor = self.mix(x * self.weights(x).repeat_interleave(self.features, dim=1))
         return fused
 
@@ -105,6 +106,7 @@ class EdgeGate(nn.Module):
         self.from_decoder = nn.Conv2d(skip, skip, 1, bias=False)
 
     def forward(self, skip: Tensor, edges: Tensor, decoder: Tensor) -> Tensor:
+        """Weigh B×skip×h×w by a gate in [0, 1] of the same shape; ``edges`` is B×edges×h×w, ``decoder`` like ``skip``."""
         return skip * torch.sigmoid(self.from_edges(edges) + self.from_decoder(decoder))
 
 
@@ -126,6 +128,7 @@ class GlobalContext(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """B×width×h×w -> B×width×h×w."""
         batch, width, height, columns = x.shape
         x = x + self.position(x)
         tokens = x.flatten(2).transpose(1, 2)
@@ -134,4 +137,5 @@ class GlobalContext(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.out(attended)
         tokens = tokens + self.mlp(self.norm_mlp(tokens))
-        return tokens.transpose(1, 2).reshape(batch, width, height, columns)
+        grid: Tensor = tokens.transpose(1, 2).reshape(batch, width, height, columns)
+        return grid

@@ -33,6 +33,7 @@ class Baseline(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> SegmentationOutput:
+        """B×C×H×W -> mask logits only."""
         return SegmentationOutput(self.network(x) + PRIOR_LOGIT, None, None)
 
 
@@ -72,7 +73,9 @@ def build_model(name: str, in_channels: int, labels: int, **arguments: Any) -> n
     """
     check_name(name)
     if arguments and name != "edgefusion-unet":
-        raise UsageError(f"'{name}' takes no arguments, but was given {', '.join(arguments)}.", "Its name fixes its width.")
+        raise UsageError(
+            f"'{name}' takes no arguments, but was given {', '.join(arguments)}.", "Its name fixes its width."
+        )
     # MONAI takes a second to import and EdgeFusion-UNet does not need it.
     match name:
         case "edgefusion-unet":

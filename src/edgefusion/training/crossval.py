@@ -112,9 +112,7 @@ def _unit_folder(output: Path, name: str, split: Split) -> Path:
     return output / name / split.name
 
 
-def _run_units(
-    study: Path, output: Path, config: CompareConfig, units: list[tuple[str, Split]], jobs: int
-) -> None:
+def _run_units(study: Path, output: Path, config: CompareConfig, units: list[tuple[str, Split]], jobs: int) -> None:
     todo = [unit for unit in units if not (_unit_folder(output, *unit) / "metrics.csv").is_file()]
     if len(todo) < len(units):
         say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")

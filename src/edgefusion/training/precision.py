@@ -42,7 +42,7 @@ def _seconds(network: nn.Module, frames: FrameSet, config: TrainConfig, bf16: bo
         started = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             output = trial(standardise(stack).contiguous(memory_format=torch.channels_last))
-        segmentation_loss(output, target, config).backward()
+        segmentation_loss(output, target, config).backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)

@@ -6,7 +6,8 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.task import SegmentationTask
+
 
 def train(
     study: Study | Path | str,
@@ -186,7 +188,7 @@ class EpochLog(Callback):
         """The log travels in the checkpoint, so that it always agrees with the weights."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the log of the checkpoint."""
         self.rows = list(state["rows"])
 
@@ -215,15 +217,15 @@ class EpochLog(Callback):
         )
 
 
-class _quiet_lightning:
-    """Keeps Lightning's own advice off the screen while a run is on."""
-
-    def __enter__(self) -> None:
-        self._loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's own advice off the screen while a run is on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

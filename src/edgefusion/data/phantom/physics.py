@@ -119,12 +119,12 @@ def speckle(
     beam /= np.sqrt(np.mean(beam**2, axis=1, keepdims=True))
     pulse /= np.sqrt((pulse**2).sum())
     # Each steered beam passes its own band of lateral frequencies; three bandwidths apart, the patterns are as good as
-    # independent. The spectrum of white scatterers is periodic, so a band may wrap around.
+    # independent. Rolling the spectrum rather than the beam takes the steering's fringes out of the field again.
     apart = min(3 * float(bandwidth.max()), 1 / looks)
     envelope = np.zeros((height, width), np.float32)
     for look in range(looks):
-        steered = np.roll(beam, round((look - looks // 2) * apart * padded), axis=1)
-        rows = np.ascontiguousarray(fft.ifft(spectrum * steered)[:, view])
+        steered = np.roll(spectrum, round((look - looks // 2) * apart * padded), axis=1)
+        rows = np.ascontiguousarray(fft.ifft(steered * beam)[:, view])
         field = through_pulse(rows.view(np.float32).reshape(height, width, 2), pulse).view(np.complex64)[..., 0]
         envelope += np.abs(field + echo)
     return envelope / np.float32(looks), expected

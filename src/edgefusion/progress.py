@@ -32,4 +32,6 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         if now - last >= _PLAIN_INTERVAL_S:
             last = now
             remaining = (now - started) / index * (total - index)
-            say(f"{description}: {index} of {total}, about {remaining:.0f} s left")
+            # The first items also pay for compilation and caches: they foretell nothing.
+            estimate = f", about {remaining:.0f} s left" if index >= 0.1 * total and index > 3 else ""
+            say(f"{description}: {index} of {total}{estimate}")

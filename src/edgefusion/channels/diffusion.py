@@ -172,11 +172,11 @@ def _tensor_step(u: Evolution, tensor: tuple[int, int, int], tau: np.float32, _:
 
 
 def _structure_tensor(grey: Plane, scale: float) -> tuple[Plane, Plane, Plane]:
-    """Products xx, xy and yy of the gradient, smoothed; at half size, where they cost a quarter and differ little."""
+    """Products xx, xy and yy of the gradient, smoothed; at half size, where they cost a quarter and serve as well."""
     rows, columns = grey.shape
     half = cv2.resize(grey, ((columns + 1) // 2, (rows + 1) // 2), interpolation=cv2.INTER_AREA)
-    dx = cv2.Scharr(half, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REPLICATE)
-    dy = cv2.Scharr(half, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REPLICATE)
+    dx = cv2.Scharr(half, cv2.CV_32F, 1, 0, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
+    dy = cv2.Scharr(half, cv2.CV_32F, 0, 1, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
     xx, xy, yy = (
         np.asarray(cv2.resize(gaussian(product, scale / 2), (columns, rows), interpolation=cv2.INTER_LINEAR))
         for product in (dx * dx, dx * dy, dy * dy)

@@ -94,9 +94,9 @@ class Evolution:
         return self.w[plane : plane + self.rows, kernels.MARGIN : kernels.MARGIN + self.columns]
 
     def grey(self) -> Plane:
-        """Grey levels of u, up to a constant factor, H×W."""
+        """Grey levels of u, H×W; a FED cycle may leave a few just outside [0, 1]."""
         inside = self.view(self.u)
-        return np.log(np.maximum(inside, np.float32(1))) if self._rate else inside
+        return np.log(np.maximum(inside, np.float32(0.5))) / self._rate if self._rate else inside
 
     def over_bands(self, work: Callable[[int, int, int], None]) -> None:
         """Call ``work(first_row_in_flight, first, last)`` for every band of rows, in threads."""

@@ -24,9 +24,11 @@ WINDOW = 7
 """Side of the square in which DPAD takes its local statistics."""
 LEAST_PRECISION = 2.0**-7
 """Least value of DPAD's mean²/variance; for non-negative intensities the window cannot give less than 1/48."""
+FLATTEST = np.float32(1e-6)
+"""Least variance of a window, as a share of its squared mean: about what float32 rounding leaves of a flat window."""
+TINY = np.float32(1e-12)
+"""Added to a squared mean, so that black without decompression does not divide 0 by 0."""
 _SHARE = np.float32(1 / WINDOW**2)
-_FLATTEST = np.float32(1e-6)
-_TINY = np.float32(1e-12)
 _ONE = np.float32(1)
 
 
@@ -69,8 +71,8 @@ def _srad_row(w: Workspace, up: int, row: int, down: int, q0_squared: np.float32
         # Never negative: s1² <= 4 s2.
         variation = np.float32(0.5) * s2 - np.float32(0.0625) * s1 * s1
         mean = x + np.float32(0.25) * s1
-        mean_squared = mean * mean + _TINY
-        value = gain * mean_squared / (variation + q0_fourth * mean_squared + _TINY * _TINY)
+        mean_squared = mean * mean + TINY
+        value = gain * mean_squared / (variation + q0_fourth * mean_squared + TINY * TINY)
         w[c, j] = value if value < _ONE else _ONE
 
 
@@ -243,6 +245,6 @@ def dpad_rows(
             mean = _SHARE * total
             mean_squared = mean * mean
             variance = _SHARE * square - mean_squared
-            least = _FLATTEST * mean_squared + _TINY
+            least = FLATTEST * mean_squared + TINY
             value = mean_squared / (variance if variance > least else least)
             w[field + r, j] = value if value > np.float32(LEAST_PRECISION) else np.float32(LEAST_PRECISION)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from edgefusion.channels.compiling import compiled
 from edgefusion.channels.kernels import MARGIN, Workspace
 
-_TINY = np.float32(1e-20)
+LEAST_COHERENCE, LEAST_GRADIENT_SQUARED = np.float32(1e-3), np.float32(1e-6)
+"""Below this share of the structure tensor's trace, and below this squared gradient in full scales a pixel, a
+direction is rounding noise: it fades out instead of being scaled up."""
 _ONE = np.float32(1)
 
 
@@ -38,7 +40,7 @@ def tensor_rows(
         columns: Width of the frame.
         first: First row of the band.
         last: One past the last row of the band.
-        structure: Smoothed squares of the gradient, xx, xy and yy, each H×W.
+        structure: Smoothed squares of the gradient, xx, xy and yy, each H×W, in (full scale / px)².
         gain: See above.
     """
     half = np.float32(0.5)
@@ -50,7 +52,8 @@ def tensor_rows(
             c = gain * (_ONE + w[field + r, j])
             missing = half * (_ONE - (c if c < _ONE else _ONE))
             difference, twice = xx[r, i] - yy[r, i], np.float32(2) * xy[r, i]
-            scale = missing / np.sqrt(difference * difference + twice * twice + _TINY)
+            faint = LEAST_COHERENCE * (xx[r, i] + yy[r, i]) + LEAST_GRADIENT_SQUARED
+            scale = missing / np.sqrt(difference * difference + twice * twice + faint * faint)
             w[a + r, j] = _ONE - missing - scale * difference
             w[b + r, j] = -scale * twice
             w[d + r, j] = _ONE - missing + scale * difference

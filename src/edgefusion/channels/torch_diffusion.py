@@ -11,11 +11,10 @@ from torch.nn.functional import avg_pool2d, pad
 from edgefusion.channels.diffusion import DYNAMIC_RANGE, LEAST_Q0_SQUARED
 from edgefusion.channels.evolution import NOISE_OVER_MEDIAN
 from edgefusion.channels.fed import schedule
-from edgefusion.channels.kernels import LEAST_PRECISION, WINDOW
+from edgefusion.channels.kernels import FLATTEST, LEAST_PRECISION, TINY, WINDOW
 from edgefusion.errors import UsageError
 
-_FLATTEST = 1e-6
-_TINY = 1e-12
+_FLATTEST, _TINY = float(FLATTEST), float(TINY)
 
 
 def despeckle_tensor(

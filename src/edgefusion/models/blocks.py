@@ -106,7 +106,7 @@ class EdgeGate(nn.Module):
         self.from_decoder = nn.Conv2d(skip, skip, 1, bias=False)
 
     def forward(self, skip: Tensor, edges: Tensor, decoder: Tensor) -> Tensor:
-        """Weigh B×skip×h×w by a gate in [0, 1] of the same shape; ``edges`` is B×edges×h×w, ``decoder`` like ``skip``."""
+        """Weigh B×skip×h×w by a gate in [0, 1]; ``edges`` is B×edges×h×w, ``decoder`` like ``skip``."""
         return skip * torch.sigmoid(self.from_edges(edges) + self.from_decoder(decoder))
 
 

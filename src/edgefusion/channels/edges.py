@@ -29,7 +29,7 @@ from edgefusion.errors import UsageError
 
 SHARE_BELOW_ONE = 0.99
 """A map is divided by this quantile of its pixels and cut at 1, so that a few glints do not set its scale."""
-FLAT = 1e-6
+FLAT = 1e-4
 """A quantile below this means that there is no edge; it is not scaled up to one."""
 DENOISER = {"fused": "dpad", "sobel": "dpad", "icov": "srad", "roewa": None, "feature-asymmetry": None, "canny": "dpad"}
 """The edge maps by name, each with the filter whose result it wants, if any."""

@@ -96,7 +96,9 @@ class Evolution:
     def grey(self) -> Plane:
         """Grey levels of u, H×W; a FED cycle may leave a few just outside [0, 1]."""
         inside = self.view(self.u)
-        return np.log(np.maximum(inside, np.float32(0.5))) / self._rate if self._rate else inside
+        if not self._rate:
+            return inside
+        return np.asarray(np.log(np.maximum(inside, np.float32(0.5))) / self._rate, dtype=np.float32)
 
     def over_bands(self, work: Callable[[int, int, int], None]) -> None:
         """Call ``work(first_row_in_flight, first, last)`` for every band of rows, in threads."""

@@ -24,8 +24,8 @@ WINDOW = 7
 """Side of the square in which DPAD takes its local statistics."""
 LEAST_PRECISION = 2.0**-7
 """Least value of DPAD's mean²/variance; for non-negative intensities the window cannot give less than 1/48."""
-FLATTEST = np.float32(1e-6)
-"""Least variance of a window, as a share of its squared mean: about what float32 rounding leaves of a flat window."""
+FLATTEST = np.float32(1e-5)
+"""Least variance of a window over its squared mean: a hundred times what float32 rounding leaves of a flat one."""
 TINY = np.float32(1e-12)
 """Added to a squared mean, so that black without decompression does not divide 0 by 0."""
 _SHARE = np.float32(1 / WINDOW**2)
@@ -210,7 +210,7 @@ def diffuse_rows(
 def dpad_rows(
     w: Workspace, source: int, field: int, flight: int, rows: int, columns: int, first: int, last: int
 ) -> None:
-    """Local precision mean²/variance in a 7×7 window, between ``LEAST_PRECISION`` and 10⁶, of a band of rows.
+    """Local precision mean²/variance in a 7×7 window, between ``LEAST_PRECISION`` and 10⁵, of a band of rows.
 
     Args:
         w: The workspace.

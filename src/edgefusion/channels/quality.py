@@ -115,7 +115,7 @@ def ssim(image: Image, clean: Image) -> float:
 
 
 def homogeneous_region(image: Image, side: int = 32) -> Region:
-    """The square with the least coefficient of variation among those no darker than the frame's median.
+    """The square with the least coefficient of variation among those at least half as bright as the frame's median.
 
     Args:
         image: H×W in [0, 1].
@@ -132,7 +132,7 @@ def homogeneous_region(image: Image, side: int = 32) -> Region:
     ]
     square = cv2.boxFilter(values * values, -1, size, anchor=anchor)[: mean.shape[0], : mean.shape[1]]
     variation = np.maximum(square - mean * mean, 0) / np.maximum(mean * mean, 1e-12)
-    variation[mean < min(float(np.median(values)), float(mean.max()))] = np.inf
+    variation[mean < min(float(np.median(values)) / 2, float(mean.max()))] = np.inf
     row, column = np.unravel_index(np.argmin(variation), variation.shape)
     region = np.zeros(values.shape, dtype=bool)
     region[row : row + size[1], column : column + size[0]] = True

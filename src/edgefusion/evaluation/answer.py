@@ -154,7 +154,7 @@ def text_table(summary: Mapping[str, Any]) -> str:
         of_label = measures[measures["label"] == label]
         values = {(row["model"], row["measure"]): row for row in of_label.to_dict("records")}
         head = ["Dice, frames with a mask", "all frames", "precision", "recall", "border F1", f"HD95 {unit}"]
-        rows = [["", *head, "reference minus it"]]
+        rows = [["", *head, "" if pairs.empty else "reference minus it"]]
         for model in summary["models"]:
             dice = values[model, PRIMARY]
             interval = between(dice["low"], dice["high"])

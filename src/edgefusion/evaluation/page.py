@@ -26,7 +26,7 @@ li{margin:.35rem 0}
 .answer{margin:1.4rem 0 1.8rem;padding:.1rem 0 .1rem 1.1rem;border-left:4px solid var(--accent);
  font-size:1.28rem;line-height:1.45;max-width:50rem;text-wrap:pretty}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
+table{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.45rem .55rem;text-align:right;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
 thead th{font-weight:600;font-size:.84rem;line-height:1.3;white-space:normal;vertical-align:bottom;
  border-bottom:1.5px solid var(--soft)}
@@ -54,7 +54,7 @@ pre{background:var(--card);border-radius:8px;padding:.9rem;overflow-x:auto;font-
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.2rem;font-size:.92rem;margin:0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:40rem){.pictures.wide{width:44rem}dl{grid-template-columns:1fr;gap:0}dd{margin:0 0 .5rem}
- tbody th{white-space:normal;min-width:6.5rem}}
+ tbody th{white-space:normal;min-width:7.5rem}}
 @media print{body{max-width:none;padding:0}figure,table{break-inside:avoid}}
 """
 
@@ -112,6 +112,11 @@ def picture_grid(columns: int, cells: Sequence[str]) -> str:
     wide = " wide" if columns > 2 else ""
     style = f"grid-template-columns:repeat({columns},minmax(0,1fr))"
     return f'<div class="scroll"><div class="pictures{wide}" style="{style}">{"".join(cells)}</div></div>'
+
+
+def unbroken(text: str) -> str:
+    """Text as HTML in which names such as U-Net, and a number and its %, stay on one line."""
+    return escape(text).replace("-", "\N{NON-BREAKING HYPHEN}").replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def bullet_list(items: Sequence[str]) -> str:

@@ -116,9 +116,7 @@ class _Report:
             f"{counted(frames['frame_id'].nunique(), 'frame')} of {counted(frames['patient_id'].nunique(), 'patient')}"
         )
         origin = f" {self.study.origin}" if self.study and self.study.origin else ""
-        # Names such as U-Net stay on one line.
-        sentences = [escape(sentence).replace("-", "\u2011") for sentence in self.answers.values()]
-        answers = "".join(f'<p class="answer">{sentence}</p>' for sentence in sentences)
+        answers = "".join(f'<p class="answer">{page.unbroken(sentence)}</p>' for sentence in self.answers.values())
         return f'<h1>{escape(self.title)}</h1>{answers}<p class="soft">{judged} judged.{escape(origin)}</p>'
 
     def _results(self, label: str) -> list[str]:
@@ -139,7 +137,7 @@ class _Report:
             parts += [
                 "<h3>Differences, frame by frame</h3>",
                 '<p class="soft">Under each difference its 95 % interval and its corrected p-value. Bold is a '
-                "difference with p below .05. For HD95, less is better.</p>",
+                "difference with p&nbsp;below&nbsp;.05. For HD95, less is better.</p>",
                 tables.difference_table(pairs, self.styles, self.unit),
             ]
         if patients.empty:

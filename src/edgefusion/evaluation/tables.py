@@ -10,7 +10,7 @@ import pandas as pd
 from edgefusion.evaluation.aggregate import MEASURES
 from edgefusion.evaluation.answer import between, number, p_text, span, title_of
 from edgefusion.evaluation.chart_style import ModelStyle
-from edgefusion.evaluation.page import table, value_cell
+from edgefusion.evaluation.page import table, unbroken, value_cell
 from edgefusion.evaluation.run import Run
 
 Styles = dict[str, ModelStyle]
@@ -50,7 +50,7 @@ _DIFFERENCES = {
 def named(style: ModelStyle) -> str:
     """A model's name behind the dot that it has in the charts."""
     fill = "transparent" if style.face == "none" else style.colour
-    return f'<i class="dot" style="border-color:{style.colour};background:{fill}"></i>{escape(style.title)}'
+    return f'<i class="dot" style="border-color:{style.colour};background:{fill}"></i>{unbroken(style.title)}'
 
 
 def overlap_table(summary: pd.DataFrame, styles: Styles) -> str:
@@ -130,4 +130,4 @@ def fold_table(run: Run, label: str) -> str:
         scores = [number(float(dice.get((split.name, model), np.nan))) for model in run.models]
         rows.append([escape(split.name.replace("_", " ")), *map(str, counts), *scores])
     head = ["Split", "Patients trained on", "Patients judged", "Frames judged", "Frames left out"]
-    return table([*head, *(escape(title_of(model)) for model in run.models)], rows)
+    return table([*head, *(unbroken(title_of(model)) for model in run.models)], rows)

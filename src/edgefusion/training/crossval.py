@@ -22,6 +22,7 @@ from edgefusion.data.splits import Split, make_splits, write_splits
 from edgefusion.data.study import Study, write_png
 from edgefusion.environment import environment
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.aggregate import read_frames
 from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
 from edgefusion.files import write_json, write_text
@@ -71,7 +72,7 @@ def compare(
     for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
         cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
     _run_units(study.path, output, config, units, jobs)
-    tables = [pd.read_csv(_unit_folder(output, *unit) / "metrics.csv", dtype={"patient_id": str}) for unit in units]
+    tables = [read_frames(_unit_folder(output, *unit) / "metrics.csv") for unit in units]
     write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
     write_json(output / "costs.json", _costs(study, output, config, splits[0]))
     return write_report(output, study)

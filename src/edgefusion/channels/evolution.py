@@ -75,13 +75,16 @@ class Evolution:
         self._in_flight = kernels.rows_in_flight(max(len(cycle.taus) for cycle in self.cycles), together)
         self.w = kernels.new_workspace(planes * self.rows + self._bands * self._in_flight, self.columns)
         self.u, self.spare = self.plane(0), self.plane(1)
+        self.over_bands(lambda _, first, last: self._decompress(grey, first, last))
+
+    def _decompress(self, grey: Plane, first: int, last: int) -> None:
+        inside, end = self.view(self.u)[first:last], kernels.MARGIN + self.columns
         if self._rate:
-            np.multiply(grey, self._rate, out=grey)
-            np.exp(grey, out=self.view(self.u))
+            np.multiply(grey[first:last], self._rate, out=inside)
+            np.exp(inside, out=inside)
         else:
-            self.view(self.u)[...] = grey
-        rows = self.w[: self.rows]
-        end = kernels.MARGIN + self.columns
+            inside[...] = grey[first:last]
+        rows = self.w[self.u + first : self.u + last]
         rows[:, kernels.MARGIN - 1] = rows[:, kernels.MARGIN]
         rows[:, end:] = rows[:, end - 1 : end]
 
@@ -148,14 +151,19 @@ class Evolution:
 
     def result(self) -> Plane:
         """Grey levels of u, H×W float32 within the range of the frame that came in."""
-        inside = self.view(self.u)
-        if not self._rate:
-            return np.clip(inside, self._least, self._most)
-        # A FED cycle may leave a value just outside the range: clip before the logarithm too.
-        out = np.clip(inside, np.exp(self._least * self._rate), np.exp(self._most * self._rate))
-        np.log(out, out=out)
-        out *= 1 / self._rate
-        return np.clip(out, self._least, self._most, out=out)
+        out = np.empty((self.rows, self.columns), dtype=np.float32)
+        self.over_bands(lambda _, first, last: self._compress(out[first:last], first, last))
+        return out
+
+    def _compress(self, out: Plane, first: int, last: int) -> None:
+        inside = self.view(self.u)[first:last]
+        if self._rate:
+            # A FED cycle may leave a value just outside the range: clip before the logarithm too.
+            np.maximum(inside, np.exp(self._least * self._rate), out=out)
+            np.log(out, out=out)
+            np.multiply(out, 1 / self._rate, out=out)
+            inside = out
+        np.clip(inside, self._least, self._most, out=out)
 
 
 def _check(time: float, cycles: int, explicit_step: float | None, dynamic_range: float | None, limit: float) -> None:

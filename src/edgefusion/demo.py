@@ -17,7 +17,7 @@ PATIENTS, FRAMES, SIZE = 24, 12, (210, 290)
 
 CONFIG = CompareConfig(
     recipe=ChannelRecipe(height=64, width=96),
-    train=TrainConfig(epochs=14, precision="32"),
+    train=TrainConfig(epochs=10, precision="32"),
     split=SplitConfig(folds=2),
 )
 """Every patient is judged once, by networks that were trained on the other half of the patients."""

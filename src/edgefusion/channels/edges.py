@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -177,7 +177,7 @@ def _feature_asymmetry(grey: Plane) -> Plane:
     return np.asarray(np.clip(strength / amplitudes, 0, 1), dtype=np.float32)
 
 
-@cache
+@lru_cache(maxsize=4)
 def _monogenic_filters(
     size: tuple[int, int],
 ) -> tuple[list[Plane], tuple[NDArray[np.complex64], NDArray[np.complex64]]]:

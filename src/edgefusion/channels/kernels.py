@@ -4,7 +4,7 @@ Every kernel works on a band of rows and releases Python's lock, so that bands, 
 
 All planes of a frame lie in one tall float32 array, the *workspace*: a plane is a range of its rows, and each band
 has further rows of its own for values in flight. Kernels take row numbers, not views: a view of a row costs two
-atomic counter updates, which is a third of the time of a row of 580 pixels, and two threads share the counter.
+atomic counter updates, together a quarter of the time of a row of 580 pixels, and all threads share the counter.
 Grey values start at column ``MARGIN``, on a cache line. The columns beside the frame repeat its border, which is all
 that a border without flux needs; loops run to a multiple of eight columns, over values that nothing reads.
 """

@@ -32,7 +32,7 @@ MODEL = "edgefusion-unet"
 
 def way_to_the_nerve(demo: Path) -> None:
     """One phantom frame: what the network sees, and what it finds. The frame is the median by Dice, not the best."""
-    study = Study.load(demo / "study")
+    study = Study.load(demo / "phantoms")
     frames = pd.read_csv(demo / "run" / "frames.csv").query("model == @MODEL and has_nerve").sort_values("dice")
     row = frames.iloc[len(frames) // 2]
     image, truth = study.image(row["frame_id"]), study.mask(row["frame_id"])

@@ -27,13 +27,13 @@ def run_demo(output: Path) -> Path:
     """Make phantoms, train four networks on each of two folds, compare them by patient, and write the report.
 
     Args:
-        output: Folder that receives ``study/`` and ``run/``; an interrupted demo goes on where it stopped.
+        output: Folder that receives ``phantoms/`` and ``run/``; an interrupted demo goes on where it stopped.
 
     Returns:
         Path of the report, which is also the last thing that the program prints.
     """
     say(f"1/3  {PATIENTS} simulated patients, {FRAMES} frames each, a third of them without the nerve")
-    folder = output / "study"
+    folder = output / "phantoms"
     study = Study.load(folder) if is_study(folder) else make_phantom_study(folder, PATIENTS, FRAMES, 0, SIZE)
     say(f"2/3  {len(CONFIG.models)} networks, each trained on half of the patients and judged on the others, twice")
     report = compare(study, output / "run", CONFIG, jobs=min(2, os.cpu_count() or 1))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -170,15 +172,20 @@ def test_bench_times_every_network_in_one_run(capsys: pytest.CaptureFixture[str]
 def test_interrupting_a_training_is_quick_and_it_can_go_on(study: Path, tmp_path: Path) -> None:
     arguments = ["train", str(study), "-o", str(tmp_path / "b"), "--train.epochs", "500", "--train.precision", "32"]
     command = [sys.executable, "-m", "edgefusion", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT) as process:
+    # A shell that runs its jobs in the background lets them inherit a SIGINT that is ignored.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT, preexec_fn=heed)
+    try:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 2/" in line:
                 break
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         started = time.monotonic()
-        rest = process.stderr.read()
-        assert process.wait(30) == 130
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
     assert time.monotonic() - started < 20
     assert "Traceback" not in rest
     assert (tmp_path / "b" / "checkpoints" / "last.ckpt").is_file()

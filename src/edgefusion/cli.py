@@ -97,6 +97,13 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
+def _size(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise UsageError(f"'{text}' is not a size.", "Give rows x columns, such as 420x580.")
+    return int(rows), int(columns)
+
+
 def demo(arguments: list[str]) -> None:
     """The main job on built-in phantoms: make them, train four networks, compare, report."""
     parser = _Arguments(demo)
@@ -118,10 +125,7 @@ def phantom(arguments: list[str]) -> None:
     given = parser.read(arguments)
     from edgefusion.data.phantom.study import make_phantom_study
 
-    rows, _, columns = given.size.partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
-        raise UsageError(f"'{given.size}' is not a size.", "Give rows x columns, such as 420x580.")
-    study = make_phantom_study(given.output, given.patients, given.frames, given.seed, (int(rows), int(columns)))
+    study = make_phantom_study(given.output, given.patients, given.frames, given.seed, _size(given.size))
     print(study.path)
 
 
@@ -265,9 +269,9 @@ def predict(arguments: list[str]) -> None:
     parser.add_json()
     given = parser.read(arguments)
     from edgefusion.inference.predict import predict_files
-    from edgefusion.inference.predictor import load
+    from edgefusion.inference.predictor import load_bundle
 
-    bundle = load(given.model).bundle
+    bundle = load_bundle(given.model)
     rows = predict_files(
         given.inputs, given.output, bundle, _names(given.format), given.flip_averaging, strict=given.strict
     )
@@ -283,8 +287,7 @@ def bench(arguments: list[str]) -> None:
     given = parser.read(arguments)
     from edgefusion.bench import as_text, run_bench
 
-    rows, _, columns = given.size.partition("x")
-    figures = run_bench(given.frames, (int(rows), int(columns)))
+    figures = run_bench(given.frames, _size(given.size))
     print(json.dumps(figures, indent=2) if given.json else as_text(figures))
 
 

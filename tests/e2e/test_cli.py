@@ -94,6 +94,7 @@ def _wrong(tmp_path: Path, study: Path) -> list[tuple[list[object], int, str]]:
         (["evaluate", tmp_path, study, *out], 2, "bundle"),
         (["predict", tmp_path / "gone.png", "--model", tmp_path, *out], 2, "bundle"),
         (["phantom", "--size", "large", *out], 2, "large"),
+        (["bench", "--size", "large"], 2, "large"),
     ]
 
 

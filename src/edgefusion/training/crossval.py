@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
 import time
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import replace
@@ -123,14 +124,26 @@ def _run_units(study: Path, output: Path, config: CompareConfig, units: list[tup
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
         futures = [pool.submit(run_unit, study, output, config, *unit) for unit in todo]
-        _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        try:
+            _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            # Workers would go on to the next training. Every epoch is saved, so they may be stopped at once.
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
         for future in waiting:
             future.cancel()
         for future in futures:
             if not future.cancelled():
                 future.result()
+
+
+def _start_worker(threads: int) -> None:
+    # Ctrl-C in a terminal reaches every process; what it means is for the parent to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, split: Split) -> None:

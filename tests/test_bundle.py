@@ -85,6 +85,35 @@ def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
         assert torch.equal(tensor, bundle.model.state_dict()[name])
 
 
+def test_half_the_room_holds_nearly_the_same_network(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    with torch.no_grad():
+        for layer in bundle.model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                # Beyond what 16 bits hold, above and below.
+                layer.running_var.copy_(torch.logspace(-9, 6, layer.num_features))
+                layer.num_batches_tracked.fill_(70_001)
+    bundle.save(tmp_path / "whole")
+    bundle.save(tmp_path / "half", half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    model = Bundle.load(tmp_path / "half").model
+    before = bundle.model.state_dict()
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype, name
+        torch.testing.assert_close(value, before[name], rtol=1e-3, atol=1e-7, msg=name)
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def test_weights_beyond_16_bits_are_not_halved_to_infinity(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    with torch.no_grad():
+        bundle.model.mask_head.bias.fill_(1e5)  # type: ignore[union-attr, operator]
+    with pytest.raises(BundleError, match="16 bits"):
+        bundle.save(tmp_path, half=True)
+
+
 def test_it_names_no_path_and_holds_no_pickle(saved: Path) -> None:
     files = {path.name: path.read_bytes() for path in saved.iterdir()}
     assert sorted(files) == ["README.md", "bundle.yaml", "metrics.json", "model.safetensors"]

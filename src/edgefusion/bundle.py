@@ -54,13 +54,19 @@ class Bundle:
     versions: dict[str, str] = field(default_factory=dict)
     """Programs that made it; filled in by ``save``."""
 
-    def save(self, folder: Path) -> None:
-        """Write the bundle; ``bundle.yaml`` comes last, so a folder that has one is whole."""
+    def save(self, folder: Path, half: bool = False) -> None:
+        """Write the bundle; ``bundle.yaml`` comes last, so a folder that has one is whole.
+
+        Args:
+            folder: Made when absent; a bundle in it is replaced.
+            half: Keep the parameters as 16-bit numbers, in half the room; ``load`` widens them again. What is no
+                parameter stays as it is: a running variance spans more decades than 16 bits hold, and is small.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "model.safetensors"
         with atomic_path(weights) as temporary:
-            save_file({k: v.contiguous().cpu() for k, v in self.model.state_dict().items()}, temporary)
+            save_file(self._tensors(half), temporary)
         write_json(folder / "metrics.json", self.metrics)
         write_text(folder / "README.md", self._card())
         self.versions = {"edgefusion": edgefusion.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
@@ -124,6 +130,15 @@ class Bundle:
             raise BundleError(f"{weights} does not fit the network '{name}'.", "Export the bundle again.") from error
         bundle.model.eval()
         return bundle
+
+    def _tensors(self, half: bool) -> dict[str, torch.Tensor]:
+        tensors = {name: value.contiguous().cpu() for name, value in self.model.state_dict().items()}
+        if half:
+            tensors |= {name: tensors[name].half() for name, _ in self.model.named_parameters()}
+            # Beyond 65,504 a 16-bit number is infinite.
+            if not all(torch.isfinite(value).all() for value in tensors.values()):
+                raise BundleError("The weights do not fit into 16 bits.", "Save the bundle without `half`.")
+        return tensors
 
     def _card(self) -> str:
         channels = ", ".join(self.recipe.channels)

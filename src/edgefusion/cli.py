@@ -97,6 +97,13 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
+def _integers(text: str) -> tuple[int, ...]:
+    names = _names(text)
+    if not all(name.isdecimal() for name in names):
+        raise UsageError(f"'{text}' is not a list of numbers.", "Separate whole numbers by commas, such as 0,1,2.")
+    return tuple(int(name) for name in names)
+
+
 def _size(text: str) -> tuple[int, int]:
     rows, _, columns = text.partition("x")
     if not (rows.isdecimal() and columns.isdecimal()):
@@ -214,6 +221,8 @@ def compare(arguments: list[str]) -> None:
     parser.add("--split-seed", type=int, default=0)
     parser.add("--baseline-channels", choices=["raw", "all"], default="raw", help="what the baselines see")
     parser.add("--flip-averaging", type=bool, default=False, help="average with the mirrored frame, for all models")
+    parser.add("--seeds", default="", help="train every network once with each of these; by default with train.seed")
+    parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
     parser.add("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
     parser.add_json()
     parser.add("--config", action="config", help="YAML file with any of these settings")
@@ -229,6 +238,8 @@ def compare(arguments: list[str]) -> None:
         flip_averaging=given.flip_averaging,
         recipe=given.recipe,
         train=given.train,
+        network=dict(given.network),
+        seeds=_integers(given.seeds),
         split=SplitConfig(given.folds, _names(given.validation_patients), given.split_seed),
     )
     report = compare_networks(given.study, given.output, config, jobs=given.jobs)
@@ -243,7 +254,7 @@ def compare(arguments: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     """Judge a bundle on a labelled study."""
     parser = _Arguments(evaluate)
-    parser.add("bundle", type=Path, help="folder of a bundle")
+    parser.add("bundle", type=str, help="folder of a bundle, or brachial-plexus or regional, which ship along")
     parser.add("study", type=Path, help="folder of a study")
     parser.add("-o", "--output", type=Path, required=True, help="folder for the tables")
     parser.add("--split", type=Path, help="a run's splits.json: judge on the held-out patients only")
@@ -262,7 +273,7 @@ def predict(arguments: list[str]) -> None:
     parser = _Arguments(predict)
     parser.add("inputs", nargs="+", type=Path, help="images, folders, or studies")
     parser.add("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add("--model", type=Path, help="folder of a bundle")
+    parser.add("--model", type=str, default="brachial-plexus", help="that, or regional, or the folder of a bundle")
     parser.add("--format", default="png,overlay,json", help="any of png,overlay,json,kaggle")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
     parser.add("--strict", action="store_true", help="fail if any image could not be used")

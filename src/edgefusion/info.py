@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgefusion.bundles import shipped
 from edgefusion.config import CHANNELS
 from edgefusion.environment import environment
 from edgefusion.models.names import TITLES, stored_costs
@@ -14,8 +15,14 @@ which are too heavy to import here."""
 
 
 def facts() -> dict[str, Any]:
-    """Versions and machine, networks with their costs, channels, formats."""
-    return {**environment(), "models": stored_costs(), "channels": list(CHANNELS), "formats": FORMATS}
+    """Versions and machine, networks with their costs, trained networks that ship along, channels, formats."""
+    return {
+        **environment(),
+        "models": stored_costs(),
+        "bundles": shipped(),
+        "channels": list(CHANNELS),
+        "formats": FORMATS,
+    }
 
 
 def as_text(values: dict[str, Any]) -> str:
@@ -30,6 +37,11 @@ def as_text(values: dict[str, Any]) -> str:
     for name, cost in values["models"].items():
         millions, giga = cost["parameters"] / 1e6, cost["multiply_adds"] / 1e9
         lines.append(f"{TITLES[name]:<26}{name:<26}{millions:>10.2f} M{giga:>24.2f} G")
+    lines.append("")
+    for name, bundle in values["bundles"].items():
+        lines.append(f"{name:<26}{bundle['model']:<26}{', '.join(bundle['labels'])} ({bundle['terms']})")
+    if not values["bundles"]:
+        lines.append("trained: none in this installation")
     lines += ["", f"channels: {', '.join(values['channels'])}"]
     lines += [f"{kind}s: {', '.join(names)}" for kind, names in values["formats"].items()]
     return "\n".join(lines)

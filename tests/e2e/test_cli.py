@@ -93,6 +93,7 @@ def _wrong(tmp_path: Path, study: Path) -> list[tuple[list[object], int, str]]:
         (["compare", study, "--train.epochs", "many", *out], 2, "epochs"),
         (["evaluate", tmp_path, study, *out], 2, "bundle"),
         (["predict", tmp_path / "gone.png", "--model", tmp_path, *out], 2, "bundle"),
+        (["predict", tmp_path / "gone.png", "--model", "regionl", *out], 2, "regionl"),
         (["phantom", "--size", "large", *out], 2, "large"),
         (["bench", "--size", "large"], 2, "large"),
     ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import edgefusion
+from edgefusion import bundles
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.config import ChannelRecipe
@@ -327,6 +328,22 @@ def test_a_saved_bundle_predicts_as_before(tmp_path: Path, frame: NDArray[np.uin
     )
 
 
-def test_load_without_a_bundle_says_what_to_do() -> None:
-    with pytest.raises(UsageError, match="edgefusion train"):
-        load()
+def test_a_bundle_in_half_the_room_predicts_nearly_the_same(tmp_path: Path, frame: NDArray[np.uint8]) -> None:
+    arguments = {"widths": (8,) * 5, "stem_widths": (4,) * 4}
+    torch.manual_seed(0)
+    model = build_model("edgefusion-unet", 2, 1, **arguments)
+    bundle = Bundle(model, "edgefusion-unet", ChannelRecipe(("raw", "edges"), 48, 64), ["nerve"], arguments)
+    bundle.save(tmp_path, half=True)
+    whole, half = Predictor(bundle).predict(frame), load(tmp_path).predict(frame)
+    np.testing.assert_allclose(half.probability, whole.probability, atol=2e-3)
+    np.testing.assert_allclose(half.edge_probability, whole.edge_probability, atol=2e-3)
+    np.testing.assert_allclose(half.presence, whole.presence, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [None, "brachial-plexus", "regional"])
+def test_a_bundle_that_does_not_ship_says_what_to_do(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "FOLDER", tmp_path)
+    with pytest.raises(UsageError, match=rf"'{name or 'brachial-plexus'}'.*edgefusion train"):
+        load(name)

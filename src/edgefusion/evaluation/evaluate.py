@@ -17,7 +17,7 @@ from edgefusion.evaluation.aggregate import summarise
 from edgefusion.evaluation.answer import answer
 from edgefusion.evaluation.metrics import distance_unit, frame_measures
 from edgefusion.files import write_json, write_text
-from edgefusion.inference.predictor import Prediction, Predictor
+from edgefusion.inference.predictor import Prediction, Predictor, load_bundle
 from edgefusion.progress import say, track
 
 
@@ -76,7 +76,7 @@ def evaluate(
     """Judge a bundle on the labelled frames of a study.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or the name of one that ships with the package.
         study: A study, or its folder. It must have the bundle's labels, in the same order.
         output: Folder that receives ``frames.csv`` (a row a frame and label) and ``summary.json``.
         split: A ``splits.json``; only patients that one of its folds holds out are judged.
@@ -89,7 +89,7 @@ def evaluate(
         UsageError: If the labels differ, or nothing is there to judge.
     """
     study = study if isinstance(study, Study) else Study.load(Path(study))
-    loaded, output = Bundle.load(Path(bundle)), Path(output)
+    loaded, output = load_bundle(bundle), Path(output)
     if loaded.labels != study.labels:
         raise UsageError(
             f"The bundle finds {', '.join(loaded.labels)}, but the study is labelled {', '.join(study.labels)}.",

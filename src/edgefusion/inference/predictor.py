@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgefusion.bundle import Bundle
+from edgefusion.bundles import find
 from edgefusion.channels.recipe import build_stack
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.models.blocks import SegmentationOutput, standardise
@@ -172,30 +173,27 @@ class Predictor:
         )
 
 
-def load_bundle(folder: Path | str | None = None) -> Bundle:
-    """Read the bundle in ``folder``; None stands for the one that ships with the package.
+def load_bundle(bundle: Path | str | None = None) -> Bundle:
+    """Read a bundle: None or a name for one that ships with the package, see ``bundles.find``, else its folder.
 
     Raises:
-        UsageError: If the folder is not a bundle.
+        UsageError: If the folder is not a bundle, or the named one does not ship with this installation.
         BundleError: If the bundle is damaged, altered, or newer than this program.
     """
-    if folder is None:
-        raise UsageError(
-            "No trained network ships with this version.", "Train one (edgefusion train) and name its folder."
-        )
-    return Bundle.load(Path(folder))
+    return Bundle.load(find(bundle))
 
 
 def load(bundle: Path | str | None = None, flip_averaging: bool = False, device: str = "cpu") -> Predictor:
     """Load a network that is ready to use.
 
     Args:
-        bundle: Folder of the bundle; None takes the one that ships with the package.
+        bundle: Folder of the bundle, or the name of one that ships with the package, "brachial-plexus" or "regional";
+            None takes the former.
         flip_averaging: See ``Predictor``.
         device: See ``Predictor``.
 
     Raises:
-        UsageError: If the folder is not a bundle.
+        UsageError: If the folder is not a bundle, or the named one does not ship with this installation.
         BundleError: If the bundle is damaged, altered, or newer than this program.
     """
     return Predictor(load_bundle(bundle), flip_averaging, device)

@@ -93,5 +93,9 @@ class CompareConfig:
     """The channels that EdgeFusion-UNet sees."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How every network is trained."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """Arguments of EdgeFusion-UNet that differ from its own defaults, see ``models.edgefusion_unet``."""
+    seeds: tuple[int, ...] = ()
+    """Train every network once with each of these seeds; by default once, with ``train.seed``."""
     split: SplitConfig = field(default_factory=SplitConfig)
     """How patients are divided."""

@@ -79,7 +79,7 @@ def test_a_run_goes_on_where_it_stopped(discs: Study, run: Path, monkeypatch: py
     (run / "unet" / "fold_1" / "metrics.csv").unlink()
     trained: list[str] = []
     real = crossval.run_unit
-    monkeypatch.setattr(crossval, "run_unit", lambda *a: (trained.append(f"{a[3]} {a[4].name}"), real(*a)))
+    monkeypatch.setattr(crossval, "run_unit", lambda *a: (trained.append(f"{a[3][0]} {a[3][1].name}"), real(*a)))
     compare(discs, run, _CONFIG)
     assert trained == ["unet fold_1"]
     assert (run / "edgefusion-unet" / "fold_0" / "metrics.csv").stat().st_mtime_ns == kept
@@ -111,3 +111,24 @@ def test_trainings_side_by_side_give_the_same_run(discs: Study, run: Path, tmp_p
     alone = pd.read_csv(run / "frames.csv").query("model == 'unet'").reset_index(drop=True)
     side = pd.read_csv(tmp_path / "run" / "frames.csv")
     assert np.allclose(alone["dice"], side["dice"], atol=1e-4)
+
+
+def test_every_seed_trains_its_own_network_on_the_same_patients(discs: Study, tmp_path: Path) -> None:
+    config = replace(_CONFIG, models=("unet", "edgefusion-unet"), seeds=(0, 7), split=SplitConfig(folds=1))
+    config = replace(config, network={"dropout": 0.0})
+    report = compare(discs, tmp_path / "run", config)
+    splits = read_splits(tmp_path / "run" / "splits.json")
+    assert [split.name for split in splits] == ["holdout_seed_0", "holdout_seed_7"]
+    assert splits[0].validation == splits[1].validation
+    frames = pd.read_csv(tmp_path / "run" / "frames.csv")
+    judged = len(splits[0].validation_frames(discs))
+    assert len(frames) == 2 * 2 * judged
+    first, second = (frames[(frames["model"] == "unet") & (frames["fold"] == split.name)] for split in splits)
+    assert first["presence"].tolist() != second["presence"].tolist()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    mean = next(m["value"] for m in summary["measures"] if m["model"] == "unet" and m["measure"] == "dice_all")
+    assert mean == pytest.approx((first["dice"].mean() + second["dice"].mean()) / 2)
+    assert "with the seeds 0, 7" in report.read_text()
+    assert Bundle.load(tmp_path / "run" / "edgefusion-unet" / "holdout_seed_7").model_args["dropout"] == 0.0
+    with pytest.raises(UsageError, match="named twice"):
+        compare(discs, tmp_path / "other", replace(config, seeds=(1, 1)))

@@ -125,22 +125,25 @@ def check_frames(frames: pd.DataFrame) -> pd.DataFrame:
     """Return ``frames`` if it is a table of measured frames.
 
     Raises:
-        DataError: If it is empty, lacks columns, or scores a model twice on one frame and label.
+        DataError: If it is empty, lacks columns, or scores a model twice in one fold on one frame and label.
     """
     missing = [column for column in (*_NAMES, *_NUMBERS) if column not in frames]
     if missing:
         raise DataError(f"The table of frames lacks the columns {', '.join(missing)}.", "Measure the frames again.")
     if frames.empty:
         raise DataError("The table of frames is empty.", "Check that the study has labelled frames to judge.")
-    keys = ["model", "label", "frame_id"]
+    keys = ["model", "label", "fold", "frame_id"]
     if frames.duplicated(keys).any():
-        model, label, frame = frames.loc[frames.duplicated(keys), keys].iloc[0]
+        model, label, _, frame = frames.loc[frames.duplicated(keys), keys].iloc[0]
         raise DataError(f"{model} is scored more than once on {label} in frame {frame}.", "Judge each frame once.")
     return frames
 
 
 def summarise(frames: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Sum up every model and label, with patient-clustered bootstrap 95 % intervals.
+
+    A frame that was judged in several folds (a training repeated with other seeds) counts once with each: means are
+    over all seeds, and intervals draw a patient with all of them.
 
     - ``dice_all`` averages over all frames, empty against empty counting 1 (Kaggle's measure);
       ``dice_masked`` over frames with a true mask; ``dice_patients`` averages those within each

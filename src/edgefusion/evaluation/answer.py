@@ -117,10 +117,17 @@ def caveats(summary: pd.DataFrame, config: Mapping[str, Any], *, folds: int, tid
             f"Only {counted(patients, 'patient')} could be judged. The intervals allow for that (Student's quantiles), "
             "but so few may not be like the patients to come, and a p-value near .05 is weak evidence."
         )
-    notes.append(
-        f"Every network was trained once a fold, with seed {training.get('seed', 0)}. The intervals cover the choice "
-        "of patients, not the luck of training: with another seed, every score would be a little different."
-    )
+    seeds = list(config.get("seeds") or [training.get("seed", 0)])
+    if len(seeds) == 1:
+        notes.append(
+            f"Every network was trained once a fold, with seed {seeds[0]}. The intervals cover the choice of patients, "
+            "not the luck of training: with another seed, every score would be a little different."
+        )
+    else:
+        notes.append(
+            f"Every network was trained {len(seeds)} times a fold, with the seeds {', '.join(map(str, seeds))}; every "
+            "score is the mean of all. The intervals cover the choice of patients, not that of seeds."
+        )
     if training.get("patience", 0):
         notes.append("The epoch that was kept was chosen by Dice on the judged patients, so all scores are flattered.")
     else:

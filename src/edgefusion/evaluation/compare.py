@@ -118,14 +118,16 @@ def best_size(summary: pd.DataFrame, label: str, measure: str = PRIMARY) -> list
 
 def _aligned(frames: pd.DataFrame, models: Sequence[str], label: str) -> dict[str, pd.DataFrame]:
     """Every model's rows in the same order of frames."""
-    tables = {model: frames[frames["model"] == model].sort_values("frame_id") for model in models}
+    keys = ["fold", "frame_id"]
+    tables = {model: frames[frames["model"] == model].sort_values(keys) for model in models}
     first = tables[models[0]]
+    judged = {model: set(table[keys].itertuples(index=False, name=None)) for model, table in tables.items()}
     for model, table in tables.items():
-        unshared = set(first["frame_id"]) ^ set(table["frame_id"])
+        unshared = judged[models[0]] ^ judged[model]
         if unshared:
             raise DataError(
                 f"{models[0]} and {model} were not judged on the same frames of {label}: "
-                f"{len(unshared)} frames have only one of them, such as {min(unshared)}.",
+                f"{len(unshared)} frames have only one of them, such as {min(unshared)[1]} in {min(unshared)[0]}.",
                 "Judge all models on the same frames, or leave one out.",
             )
         for column in ("patient_id", "true_area"):

@@ -54,6 +54,7 @@ def choose_frames(frames: pd.DataFrame) -> list[ChosenFrame]:
     for why, place in places.items():
         rows = masked[masked["frame_id"] == ranked[place]]
         first = rows.iloc[0]
+        rows = rows[rows["fold"] == first["fold"]]
         dice = {str(model): float(value) for model, value in zip(rows["model"], rows["dice"], strict=True)}
         chosen.append(ChosenFrame(why, str(first["frame_id"]), str(first["patient_id"]), str(first["fold"]), dice))
     return chosen

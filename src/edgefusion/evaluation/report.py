@@ -199,7 +199,7 @@ class _Report:
         notes = caveats(
             self.summary,
             self.run.config,
-            folds=len(self.run.splits),
+            folds=len({split.validation for split in self.run.splits}),
             tidy=self.run.judged_apart,
             origin=self.study.origin if self.study else "",
         )

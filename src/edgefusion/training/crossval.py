@@ -66,17 +66,26 @@ def compare(
     check_channels(config.recipe.channels)
     check_size(config.recipe.height, config.recipe.width)
     splits = splits or make_splits(study, config.split)
-    _start_run(study, output, config, splits)
+    seeds = config.seeds or (config.train.seed,)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"A seed is named twice: {', '.join(map(str, seeds))}.", "Name every seed once.")
+    # With several seeds, each repetition of a fold is a fold of its own: the same patients, another network.
+    repeated = [(replace(split, name=_fold_name(split, seed, seeds)), seed) for seed in seeds for split in splits]
+    _start_run(study, output, config, [split for split, _ in repeated])
 
-    units = [(name, split) for split in splits for name in config.models]
+    units = [(name, split, seed) for split, seed in repeated for name in config.models]
     # Filter every frame once, before several trainings would do so side by side.
     for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
         cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
     _run_units(study.path, output, config, units, jobs)
-    tables = [read_frames(_unit_folder(output, *unit) / "metrics.csv") for unit in units]
+    tables = [read_frames(_unit_folder(output, unit) / "metrics.csv") for unit in units]
     write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
-    write_json(output / "costs.json", _costs(study, output, config, splits[0]))
+    write_json(output / "costs.json", _costs(study, output, config, repeated[0][0]))
     return write_report(output, study)
+
+
+def _fold_name(split: Split, seed: int, seeds: tuple[int, ...]) -> str:
+    return split.name if len(seeds) == 1 else f"{split.name}_seed_{seed}"
 
 
 def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[Split]) -> None:
@@ -110,22 +119,31 @@ def _recipe_of(name: str, config: CompareConfig) -> ChannelRecipe:
     return replace(config.recipe, channels=("raw",))
 
 
-def _unit_folder(output: Path, name: str, split: Split) -> Path:
+def _network_of(name: str, config: CompareConfig) -> dict[str, Any]:
+    return config.network if name == "edgefusion-unet" else {}
+
+
+Unit = tuple[str, Split, int]
+"""One training: network, fold and seed."""
+
+
+def _unit_folder(output: Path, unit: Unit) -> Path:
+    name, split, _ = unit
     return output / name / split.name
 
 
-def _run_units(study: Path, output: Path, config: CompareConfig, units: list[tuple[str, Split]], jobs: int) -> None:
-    todo = [unit for unit in units if not (_unit_folder(output, *unit) / "metrics.csv").is_file()]
+def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Unit], jobs: int) -> None:
+    todo = [unit for unit in units if not (_unit_folder(output, unit) / "metrics.csv").is_file()]
     if len(todo) < len(units):
         say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
     if jobs == 1 or len(todo) < 2:
         for unit in todo:
-            run_unit(study, output, config, *unit)
+            run_unit(study, output, config, unit)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
-        futures = [pool.submit(run_unit, study, output, config, *unit) for unit in todo]
+        futures = [pool.submit(run_unit, study, output, config, unit) for unit in todo]
         try:
             _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         except KeyboardInterrupt:
@@ -146,11 +164,21 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def run_unit(study_path: Path, output: Path, config: CompareConfig, name: str, split: Split) -> None:
+def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) -> None:
     """Train and judge one network on one fold; its ``metrics.csv`` is written last."""
-    study, folder = Study.load(study_path), _unit_folder(output, name, split)
-    recipe = _recipe_of(name, config)
-    bundle = train(study, name, folder, config.train, recipe, split, resume=True, title=f"{name} {split.name}")
+    name, split, seed = unit
+    study, folder = Study.load(study_path), _unit_folder(output, unit)
+    bundle = train(
+        study,
+        name,
+        folder,
+        replace(config.train, seed=seed),
+        _recipe_of(name, config),
+        split,
+        resume=True,
+        title=f"{name} {split.name}",
+        network=_network_of(name, config),
+    )
     frame_ids = split.validation_frames(study)
     predictions = predict_frames(study, bundle, frame_ids, config.flip_averaging)
     rows = []
@@ -170,9 +198,9 @@ def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> d
     costs: dict[str, dict[str, float]] = {}
     for name in config.models:
         recipe = _recipe_of(name, config)
-        network = build_model(name, len(recipe.channels), len(study.labels))
+        network = build_model(name, len(recipe.channels), len(study.labels), **_network_of(name, config))
         costs[name] = dict(measure(network, len(recipe.channels), recipe.height, recipe.width))
-        predictors[name] = Predictor(Bundle.load(_unit_folder(output, name, split)))
+        predictors[name] = Predictor(Bundle.load(_unit_folder(output, (name, split, 0))))
     times: dict[str, list[float]] = {name: [] for name in predictors}
     # In turn, so that a busy moment of the machine strikes all networks alike.
     for _ in range(10):

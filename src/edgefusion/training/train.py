@@ -41,6 +41,7 @@ def train(
     split: Split | None = None,
     resume: bool = False,
     title: str = "",
+    network: dict[str, Any] | None = None,
 ) -> Bundle:
     """Train a network and save it.
 
@@ -56,6 +57,7 @@ def train(
         split: Patients to train on and to validate on; by default a fifth of the patients is held out.
         resume: Go on from the last checkpoint in ``output``.
         title: Name of the run in progress lines.
+        network: Arguments of EdgeFusion-UNet that differ from its defaults.
 
     Returns:
         The bundle, as saved.
@@ -77,11 +79,11 @@ def train(
     validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
     torch.manual_seed(config.seed)
-    arguments = _model_arguments(model, recipe)
-    network = build_model(model, len(recipe.channels), len(study.labels), **arguments)
-    epochs = _fit(network, training, validation, config, output, resume, title)
+    arguments = {**_edge_channel(model, recipe), **(network or {})}
+    module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
+    epochs = _fit(module, training, validation, config, output, resume, title)
     bundle = Bundle(
-        model=network.eval(),
+        model=module.eval(),
         model_name=model,
         recipe=recipe,
         labels=list(study.labels),
@@ -96,7 +98,7 @@ def train(
     return bundle
 
 
-def _model_arguments(model: str, recipe: ChannelRecipe) -> dict[str, Any]:
+def _edge_channel(model: str, recipe: ChannelRecipe) -> dict[str, Any]:
     """EdgeFusion-UNet is told which channel holds the edges, if any does."""
     if model == "edgefusion-unet" and "edges" in recipe.channels:
         return {"edge_channel": recipe.channels.index("edges")}

@@ -30,13 +30,14 @@ GRID = "#dde2e8"
 WIDTH = 5.6
 """Inches. Narrow, so that the writing stays legible on a phone."""
 
-_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+"""What is compared, in this order."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _ON_DARK = {
     INK: "#e6e9ed",
     MUTED: "#9aa4b0",
     GRID: "#353c45",
-    **dict(zip(_PALETTE, ("#4ea8de", "#f0b429", "#2fc79a", "#e39ac4", "#f58549", "#8fd0f5"), strict=True)),
+    **dict(zip(PALETTE, ("#4ea8de", "#f0b429", "#2fc79a", "#e39ac4", "#f58549", "#8fd0f5"), strict=True)),
 }
 _SETTINGS: Any = {
     "axes.axisbelow": True,
@@ -82,8 +83,8 @@ def model_styles(models: Sequence[str]) -> dict[str, ModelStyle]:
     families = list(dict.fromkeys(family(model) for model in models))
     styles = {}
     for model in models:
-        place = families.index(family(model)) % len(_PALETTE)
-        colour, matched = _PALETTE[place], family(model) != model
+        place = families.index(family(model)) % len(PALETTE)
+        colour, matched = PALETTE[place], family(model) != model
         styles[model] = ModelStyle(
             title=TITLES.get(model, model),
             colour=colour,

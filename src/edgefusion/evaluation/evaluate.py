@@ -56,6 +56,15 @@ def judge(study: Study, frame_id: str, prediction: Prediction) -> list[dict[str,
     return rows
 
 
+def check_labels(bundle: Bundle, study: Study) -> None:
+    """Raise a UsageError unless a bundle and a study have the same labels, in the same order."""
+    if bundle.labels != study.labels:
+        raise UsageError(
+            f"The bundle finds {', '.join(bundle.labels)}, but the study is labelled {', '.join(study.labels)}.",
+            "Judge a bundle on a study with its own labels.",
+        )
+
+
 def predict_frames(
     study: Study, bundle: Bundle, frame_ids: list[str], flip_averaging: bool = False
 ) -> Iterator[Prediction]:
@@ -90,11 +99,7 @@ def evaluate(
     """
     study = study if isinstance(study, Study) else Study.load(Path(study))
     loaded, output = load_bundle(bundle), Path(output)
-    if loaded.labels != study.labels:
-        raise UsageError(
-            f"The bundle finds {', '.join(loaded.labels)}, but the study is labelled {', '.join(study.labels)}.",
-            "Judge a bundle on a study with its own labels.",
-        )
+    check_labels(loaded, study)
     labelled = study.labelled()
     if split is not None:
         judged = {patient for part in read_splits(split) for patient in part.validation}

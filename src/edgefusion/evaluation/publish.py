@@ -1,0 +1,189 @@
+"""Publish a trained bundle: shrink it, judge what was shrunk on patients that it never saw, write its card.
+
+python -m edgefusion.evaluation.publish runs/best runs/kaggle -o src/edgefusion/bundles/brachial-plexus \
+    --pictures runs/worst --notes configs/cards/brachial-plexus.yaml
+
+Run it once, look at the pictures, write what you see into the notes, and run it again. The machine should be quiet,
+because it also takes the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from edgefusion.bundle import Bundle
+from edgefusion.data.study import Study
+from edgefusion.environment import environment
+from edgefusion.errors import EdgeFusionError, UsageError
+from edgefusion.evaluation.aggregate import summarise
+from edgefusion.evaluation.calibration import Calibration, draw_reliability
+from edgefusion.evaluation.card import Notes, read_notes, write_card
+from edgefusion.evaluation.evaluate import check_labels, judge, predict_frames
+from edgefusion.evaluation.metrics import distance_unit
+from edgefusion.evaluation.pictures import overlay
+from edgefusion.files import atomic_path, write_json, write_text
+from edgefusion.inference.predictor import Predictor, load_bundle
+from edgefusion.progress import say, track
+
+WORST = 10
+"""Frames of each label that the card lists."""
+
+_TIMED = 30
+_WARM_UP = 3
+_WORST_COLUMNS = (
+    *("label", "frame_id", "patient_id", "dice", "precision", "recall"),
+    *("hd95", "true_area", "predicted_area"),
+)
+
+
+def publish(
+    bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None = None
+) -> dict[str, Any]:
+    """Write a bundle with 16-bit weights, its measures and its card.
+
+    Args:
+        bundle: The trained bundle.
+        study: A labelled study with the bundle's labels; its patients whom the bundle was not trained on are judged.
+        output: Folder of the published bundle: ``model.safetensors``, ``bundle.yaml``, ``metrics.json``, ``README.md``
+            and ``calibration.svg``.
+        pictures: Folder for the worst frames with true (green) and predicted (magenta) outlines. They are frames of
+            the study, whose terms may forbid to pass them on, so this folder must not lie in ``output``.
+        notes: A file for ``card.read_notes``.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        UsageError: If the study has other labels or no patient that is new to the bundle, or ``pictures`` lies in
+            ``output``.
+    """
+    if pictures.resolve().is_relative_to(output.resolve()):
+        raise UsageError(f"{pictures} lies in {output}.", "Keep pictures of the data apart from what is published.")
+    said = read_notes(notes) if notes else Notes()
+    judged, trained = Study.load(study), load_bundle(bundle)
+    check_labels(trained, judged)
+    dataclasses.replace(trained, terms=said.terms or judged.terms).save(output, half=True)
+    # What is judged is what is published.
+    published = Bundle.load(output)
+    metrics = measure(published, judged, pictures)
+    command = _command(bundle, study, output, pictures, notes)
+    write_json(output / "metrics.json", metrics)
+    with atomic_path(output / "calibration.svg") as temporary:
+        temporary.write_bytes(draw_reliability(metrics["calibration"]))
+    write_text(output / "README.md", write_card(output.resolve().name, published, metrics, said, command))
+    return metrics
+
+
+def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
+    """Judge a bundle on the patients of a study whom it was not trained on, and draw the worst frames.
+
+    Returns:
+        ``study`` (``name``, ``sha256``, ``judged_frames``), ``held_out`` (patients), ``distance_unit``, ``measures``
+        (rows of ``summarise``), ``empty_frames`` (judged frames without each label), ``calibration`` (of each label,
+        see ``Calibration``), ``worst`` (frames with a mask and the lowest Dice, for each label) and ``speed``.
+
+    Raises:
+        UsageError: If there is no such patient.
+    """
+    labelled = study.labelled()
+    labelled = labelled[~labelled["patient_id"].isin(bundle.trained_on)]
+    frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
+    if not frame_ids:
+        raise UsageError(f"The bundle was trained on all labelled patients of {study.path}.", "Hold some out.")
+    calibration = {label: Calibration() for label in study.labels}
+    rows: list[dict[str, Any]] = []
+    predictions = predict_frames(study, bundle, frame_ids)
+    for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
+        rows += judge(study, frame_id, prediction)
+        truth = np.asarray(study.mask(frame_id))
+        for value, label in enumerate(study.labels, start=1):
+            calibration[label].add(prediction.probability[value - 1], prediction.mask == value, truth == value)
+    table = pd.DataFrame(rows).assign(model=bundle.model_name, fold="held out")
+    masked = table[table["true_area"] > 0].sort_values("dice", kind="stable")
+    worst = masked.groupby("label", sort=False).head(WORST)
+    _draw(study, bundle, worst, pictures)
+    return {
+        "study": {"name": study.name, "sha256": study.sha256(), "judged_frames": len(frame_ids)},
+        "held_out": [str(patient) for patient in labelled["patient_id"].unique()],
+        "distance_unit": distance_unit(study.frames),
+        "measures": summarise(table).drop(columns="model").to_dict("records"),
+        "empty_frames": {
+            label: int((table["true_area"][table["label"] == label] == 0).sum()) for label in study.labels
+        },
+        "calibration": {label: counted.summary() for label, counted in calibration.items()},
+        "worst": worst[list(_WORST_COLUMNS)].to_dict("records"),
+        "speed": _speed(study, bundle, frame_ids),
+    }
+
+
+def _draw(study: Study, bundle: Bundle, worst: pd.DataFrame, pictures: Path) -> None:
+    frame_ids = [str(frame_id) for frame_id in worst["frame_id"]]
+    values = [study.labels.index(label) + 1 for label in worst["label"]]
+    for frame_id, value, prediction in zip(frame_ids, values, predict_frames(study, bundle, frame_ids), strict=True):
+        truth = np.asarray(study.mask(frame_id))
+        picture = overlay(study.image(frame_id), truth == value, prediction.mask == value)
+        with atomic_path(pictures / f"{study.labels[value - 1]}_{frame_id}.png") as temporary:
+            temporary.write_bytes(picture)
+
+
+def _speed(study: Study, bundle: Bundle, frame_ids: Sequence[str]) -> dict[str, Any]:
+    """Milliseconds from frame to prediction, one frame at a time, of frames spread over the judged ones."""
+    predictor = Predictor(bundle)
+    images = [study.image(frame_id) for frame_id in frame_ids[:: max(1, len(frame_ids) // _TIMED)][:_TIMED]]
+    for image in images[:_WARM_UP]:
+        predictor.predict(image)
+    times = []
+    for image in images:
+        started = time.perf_counter()
+        predictor.predict(image)
+        times.append(1000 * (time.perf_counter() - started))
+    machine = environment()
+    return {
+        "median_ms": round(float(np.median(times)), 2),
+        "p95_ms": round(float(np.percentile(times, 95)), 2),
+        "frames": len(times),
+        "height": images[0].shape[0],
+        "width": images[0].shape[1],
+        "processor": machine["processor"],
+        "cores": machine["cores"],
+    }
+
+
+def _command(bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None) -> str:
+    """The call, with paths relative to the working folder: where that lies on this machine is nobody's business."""
+    folders = {"": bundle, " ": study, " -o ": output, " --pictures ": pictures, " --notes ": notes}
+    words = "".join(f"{flag}{shlex.quote(os.path.relpath(path))}" for flag, path in folders.items() if path)
+    return f"python -m edgefusion.evaluation.publish {words}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The script; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder of the trained bundle")
+    parser.add_argument("study", type=Path, help="labelled study; judged are the patients that the bundle never saw")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the published bundle")
+    parser.add_argument("--pictures", type=Path, required=True, help="folder for the worst frames; never commit it")
+    parser.add_argument("--notes", type=Path, help="YAML with about, terms, license, made_with, causes")
+    given = parser.parse_args(arguments)
+    try:
+        publish(given.bundle, given.study, given.output, given.pictures, given.notes)
+    except EdgeFusionError as error:
+        say(str(error))
+        return error.exit_code
+    print(given.output / "README.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgefusion.channels import quality
 from edgefusion.channels.bands import cores
-from edgefusion.channels.diffusion import despeckle
+from edgefusion.channels.diffusion import SRAD_GRADING, despeckle, srad_cycles
 from edgefusion.channels.edges import DENOISER, edge_map
 from edgefusion.channels.fed import schedule
 from edgefusion.channels.recipe import build_stack
@@ -258,7 +258,7 @@ def stacks_report(frame: NDArray[np.uint8], rounds: int, threads: int) -> str:
 
 def roofline_report(frame: NDArray[np.uint8], rounds: int) -> str:
     grey = _unit(frame)
-    cycles = schedule(10, 8, None)
+    cycles = schedule(10, srad_cycles(10), None, grading=SRAD_GRADING)
     flops = frame.size * sum(SRAD_COEFFICIENT_FLOPS + STEP_FLOPS * len(cycle.taus) for cycle in cycles)
     (_, used), measured = timed({"srad": lambda: despeckle(grey, "srad", threads=1)}, rounds)["srad"], limits()
     reached = flops / 1e6 / used

@@ -65,7 +65,7 @@ def edge_map(
         near = difflib.get_close_matches(method, DENOISER, n=1, cutoff=0.0)[0]
         raise UsageError(f"Unknown edge map '{method}'.", f"Did you mean '{near}'? Known: {', '.join(DENOISER)}.")
     grey = as_unit(image)
-    bands = count_bands(grey.shape[0], threads)
+    bands = count_bands(grey.shape[0], grey.shape[1], threads)
     denoiser = DENOISER[method]
     if denoiser is None:
         return _roewa(grey, bands) if method == "roewa" else _feature_asymmetry(grey)

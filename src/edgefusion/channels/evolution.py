@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgefusion.arrays import as_unit
 from edgefusion.channels import kernels
 from edgefusion.channels.bands import count_bands, run_bands
-from edgefusion.channels.fed import STABLE_STEP, Cycle, schedule
+from edgefusion.channels.fed import GRADING, STABLE_STEP, Cycle, check_time, schedule
 from edgefusion.channels.ranks import nth_smallest
 from edgefusion.errors import UsageError
 
@@ -20,8 +20,9 @@ Plane = NDArray[np.float32]
 
 NOISE_OVER_MEDIAN = 2.0
 """DPAD takes the noise q0² as this multiple of the median of q²: the median of that skewed law is below its mean."""
-EXPLICIT_TOGETHER = 8
-"""Explicit steps with a fresh coefficient each that share one walk down the frame."""
+STAGES_TOGETHER = 16
+"""Coefficients and steps that share one walk down the frame: more would have bands compute too many rows twice, fewer
+would have them wait for each other too often."""
 _MOST_DECIBELS = 120.0
 
 
@@ -47,6 +48,7 @@ class Evolution:
         dynamic_range: float | None,
         threads: int | None,
         limit: float = STABLE_STEP,
+        grading: float = GRADING,
     ) -> None:
         """Take a frame in.
 
@@ -59,6 +61,7 @@ class Evolution:
             dynamic_range: Decibels undone by log decompression, or None.
             threads: Threads for this frame; None for all cores.
             limit: Largest stable explicit step, px².
+            grading: See ``fed.schedule``.
 
         Raises:
             UsageError: If an option is outside its range.
@@ -67,12 +70,13 @@ class Evolution:
         grey = as_unit(image)
         self.rows: int = grey.shape[0]
         self.columns: int = grey.shape[1]
-        self.cycles = schedule(time, cycles, explicit_step, limit)
+        self.cycles = schedule(time, cycles, explicit_step, limit, grading)
         self._least, self._most = grey.min(), grey.max()
         self._rate = np.float32(0 if dynamic_range is None else dynamic_range * math.log(10) / 20)
-        self._bands = count_bands(self.rows, threads)
-        together = 1 if explicit_step is None else EXPLICIT_TOGETHER
-        self._in_flight = kernels.rows_in_flight(max(len(cycle.taus) for cycle in self.cycles), together)
+        self._bands = count_bands(self.rows, self.columns, threads)
+        most = max(len(cycle.taus) for cycle in self.cycles)
+        self._together = max(1, STAGES_TOGETHER // (most + 1))
+        self._in_flight = kernels.rows_in_flight(most, self._together)
         self.w = kernels.new_workspace(planes * self.rows + self._bands * self._in_flight, self.columns)
         self.u, self.spare = self.plane(0), self.plane(1)
         self.over_bands(lambda _, first, last: self._decompress(grey, first, last))
@@ -112,18 +116,22 @@ class Evolution:
         """Make the successor the image."""
         self.u, self.spare = self.spare, self.u
 
-    def run_srad(self, cycle: Cycle, q0_squared: NDArray[np.float32]) -> None:
-        """Run as many cycles of the same steps as ``q0_squared`` has values, with SRAD's coefficient."""
-        self._run(cycle.taus, q0_squared, 0, np.float32(0))
+    def run_srad(self, q0_squared: Sequence[float]) -> None:
+        """Run all cycles with SRAD's coefficient; ``q0_squared`` has a value for each."""
+        for first in range(0, len(self.cycles), self._together):
+            group = slice(first, first + self._together)
+            self._run(self.cycles[group], np.array(q0_squared[group], dtype=np.float32), 0, np.float32(0))
 
     def run_field(self, cycle: Cycle, field: int, gain: np.float32) -> None:
         """Run one cycle with the coefficient min(1, ``gain`` (1 + field))."""
-        self._run(cycle.taus, np.empty(0, dtype=np.float32), field, gain)
+        self._run([cycle], np.empty(0, dtype=np.float32), field, gain)
 
-    def _run(self, taus: NDArray[np.float32], q0_squared: NDArray[np.float32], field: int, gain: np.float32) -> None:
+    def _run(self, cycles: list[Cycle], q0_squared: NDArray[np.float32], field: int, gain: np.float32) -> None:
+        taus, counts = np.concatenate([cycle.taus for cycle in cycles]), np.array([len(cycle.taus) for cycle in cycles])
+        u, spare, rows, columns = self.u, self.spare, self.rows, self.columns
         self.over_bands(
             lambda flight, first, last: kernels.diffuse_rows(
-                self.w, self.u, self.spare, field, flight, self.rows, self.columns, first, last, taus, q0_squared, gain
+                self.w, u, spare, field, flight, rows, columns, first, last, taus, counts, q0_squared, gain
             )
         )
         self.swap()
@@ -167,8 +175,7 @@ class Evolution:
 
 
 def _check(time: float, cycles: int, explicit_step: float | None, dynamic_range: float | None, limit: float) -> None:
-    if not 0 < time < math.inf:
-        raise UsageError(f"The diffusion time must be positive, not {time}.", "It is in px²; the default is 10.")
+    check_time(time)
     if cycles < 1:
         raise UsageError(f"A filter needs at least one cycle, not {cycles}.")
     if explicit_step is not None and not 0 < explicit_step <= limit:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefusion.errors import UsageError
+
 STABLE_STEP = 0.25
 """Largest stable explicit step in px², for coefficients up to 1 and four neighbours."""
-
-
-_GRADING = 1.5
+GRADING = 1.5
 """Cycle k of K ends at T (k/K)^1.5: an image changes fastest at first, so cycles there are shorter. Against cycles of
 one length this cuts the error against tiny steps by a quarter (DPAD, T = 10) to two fifths (T = 20) at no cost."""
 
@@ -21,14 +21,24 @@ one length this cuts the error against tiny steps by a quarter (DPAD, T = 10) to
 class Cycle(NamedTuple):
     """A coefficient's time, and the linear steps taken with it."""
 
-    time: float
-    """Diffusion time, px², for which SRAD's speckle scale is taken: the middle of a FED cycle, or the start of an
-    explicit step, as the textbook has it."""
+    start: float
+    """Diffusion time at which it begins, px²."""
+    span: float
+    """Diffusion time, px², over which the coefficient is meant to hold: all of a FED cycle, but 0 for an explicit step,
+    whose coefficient is that of its start, as the textbook has it."""
     taus: NDArray[np.float32]
     """Step sizes, px²."""
 
 
-def schedule(time: float, cycles: int, explicit_step: float | None, limit: float = STABLE_STEP) -> list[Cycle]:
+def check_time(time: float) -> None:
+    """Raise a UsageError for a diffusion time that is none."""
+    if not 0 < time < math.inf:
+        raise UsageError(f"The diffusion time must be positive, not {time}.", "It is in px²; the default is 10.")
+
+
+def schedule(
+    time: float, cycles: int, explicit_step: float | None, limit: float = STABLE_STEP, grading: float = GRADING
+) -> list[Cycle]:
     """All cycles of a diffusion.
 
     Args:
@@ -36,6 +46,7 @@ def schedule(time: float, cycles: int, explicit_step: float | None, limit: float
         cycles: Number of FED cycles; not used by the explicit scheme.
         explicit_step: None for FED; else the explicit scheme, in equal steps of at most this many px².
         limit: Largest stable explicit step, px².
+        grading: FED cycle k of K ends at T (k/K)^grading.
 
     Returns:
         The cycles, in order; their steps sum to ``time``.
@@ -43,10 +54,10 @@ def schedule(time: float, cycles: int, explicit_step: float | None, limit: float
     if explicit_step is not None:
         count = math.ceil(time / explicit_step - 1e-9)
         step = np.array([time / count], dtype=np.float32)
-        return [Cycle(index * time / count, step) for index in range(count)]
-    ends = [time * (index / cycles) ** _GRADING for index in range(cycles + 1)]
+        return [Cycle(index * time / count, 0.0, step) for index in range(count)]
+    ends = [time * (index / cycles) ** grading for index in range(cycles + 1)]
     return [
-        Cycle((start + end) / 2, np.array(fed_steps(end - start, limit), dtype=np.float32))
+        Cycle(start, end - start, np.array(fed_steps(end - start, limit), dtype=np.float32))
         for start, end in pairwise(ends)
     ]
 

@@ -41,7 +41,7 @@ def new_workspace(rows: int, columns: int) -> Workspace:
 
 
 def rows_in_flight(steps: int, cycles: int) -> int:
-    """Workspace rows that ``diffuse_rows`` needs for itself."""
+    """Workspace rows that ``diffuse_rows`` needs for itself, for so many cycles of at most so many steps."""
     return cycles * (2 + 2 * _ring_size(steps) + 4 * steps)
 
 
@@ -130,6 +130,7 @@ def diffuse_rows(
     first: int,
     last: int,
     taus: NDArray[np.float32],
+    counts: NDArray[np.int64],
     q0_squared: NDArray[np.float32],
     gain: np.float32,
 ) -> None:
@@ -148,24 +149,26 @@ def diffuse_rows(
         columns: Width of the frame.
         first: First row of the band.
         last: One past the last row of the band.
-        taus: Step sizes of one cycle, px².
-        q0_squared: SRAD's q0² of every cycle. Empty: one cycle with the coefficient of ``field``.
+        taus: Step sizes of all cycles, one after the other, px².
+        counts: Number of steps of each cycle.
+        q0_squared: SRAD's q0² of each cycle. Empty: one cycle with the coefficient of ``field``.
         gain: See ``field``.
     """
-    steps = taus.size
     srad = q0_squared.size > 0
-    cycles = q0_squared.size if srad else 1
-    behind = cycles * (steps + 1) - 1  # rows from the first stage to the last
+    cycles = counts.size
+    behind = taus.size + cycles - 1  # rows from the first stage to the last
     span = (columns + 7) & ~7
-    ring = _ring_size(steps)
+    most = counts.max()
+    ring = _ring_size(most)
+    block = 2 + 2 * ring + 4 * most
     for front in range(max(first - behind, 0), min(last + behind, rows) + behind):
+        done, before = 0, flight
         for cycle in range(cycles):
-            c = flight + cycle * (2 + 2 * ring + 4 * steps)
+            c = flight + cycle * block
             east = c + 2
             south = east + ring
             stages = south + ring  # four rows each
-            before = c - 4  # the last stage of the cycle before
-            lag = cycle * (steps + 1)
+            lag = done + cycle
             r = front - lag
             if max(first - behind + lag, 0) <= r < min(last + behind - lag, rows):
                 if srad:
@@ -186,7 +189,7 @@ def diffuse_rows(
                     east + (r & (ring - 1)),
                     south + ((r - 1) & (ring - 1)),
                 )
-            for step in range(steps):
+            for step in range(counts[cycle]):
                 lag += 1
                 r = front - lag
                 if max(first - behind + lag, 0) <= r < min(last + behind - lag, rows):
@@ -202,8 +205,10 @@ def diffuse_rows(
                     south_row = south + (r & (ring - 1)) if r < rows - 1 else east_row
                     out = target + r if lag == behind else stages + 4 * step + (r & 3)
                     # A conductance is the sum, not the mean, of two coefficients: hence half of tau.
-                    tau = np.float32(0.5) * taus[step]
+                    tau = np.float32(0.5) * taus[done + step]
                     _step_row(w, up, here, down, east_row, north_row, south_row, tau, columns, span, out)
+            done += counts[cycle]
+            before = stages + 4 * (counts[cycle] - 1)  # the last stage, which feeds the next cycle
 
 
 @compiled

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CACHE = "cache"
 """Folder inside a study that keeps computed channels."""
 
-_MAGIC = b"edgefusion stack 2\n"
+_MAGIC = b"edgefusion stack 3\n"
 """First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
 
 

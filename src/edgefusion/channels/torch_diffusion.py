@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from edgefusion.channels.diffusion import DYNAMIC_RANGE, LEAST_Q0_SQUARED
+from edgefusion.channels.diffusion import DPAD_CYCLES, DYNAMIC_RANGE, SRAD_GRADING, speckle_scale_squared, srad_cycles
 from edgefusion.channels.evolution import NOISE_OVER_MEDIAN
-from edgefusion.channels.fed import schedule
+from edgefusion.channels.fed import GRADING, schedule
 from edgefusion.channels.kernels import FLATTEST, LEAST_PRECISION, TINY, WINDOW
 from edgefusion.errors import UsageError
 
@@ -22,7 +22,7 @@ def despeckle_tensor(
     method: str = "srad",
     *,
     time: float = 10.0,
-    cycles: int = 8,
+    cycles: int | None = None,
     q0: float = 1.0,
     rho: float = 1 / 6,
     dynamic_range: float = DYNAMIC_RANGE,
@@ -33,7 +33,7 @@ def despeckle_tensor(
         images: B×1×H×W float32 in [0, 1]; the frames of a batch do not influence each other.
         method: ``"srad"`` or ``"dpad"``.
         time: Diffusion time, px².
-        cycles: FED cycles, in each of which the coefficient is frozen.
+        cycles: FED cycles, in each of which the coefficient is frozen; None takes the compiled filter's default.
         q0: SRAD's coefficient of variation at the start.
         rho: How fast it falls, see ``edgefusion.channels.diffusion.srad``.
         dynamic_range: Decibels undone by log decompression.
@@ -51,11 +51,11 @@ def despeckle_tensor(
     rate = dynamic_range * math.log(10) / 20
     u = torch.exp(images * rate)
     low, high = (torch.amin(u, (2, 3), keepdim=True), torch.amax(u, (2, 3), keepdim=True))
-    for cycle in schedule(time, cycles, None):
-        if method == "srad":
-            c = _srad_coefficient(u, max((q0 * math.exp(-4 * rho * cycle.time)) ** 2, LEAST_Q0_SQUARED))
-        else:
-            c = _dpad_coefficient(u)
+    srad = method == "srad"
+    if cycles is None:
+        cycles = srad_cycles(time) if srad else DPAD_CYCLES
+    for cycle in schedule(time, cycles, None, grading=SRAD_GRADING if srad else GRADING):
+        c = _srad_coefficient(u, speckle_scale_squared(cycle, q0, rho)) if srad else _dpad_coefficient(u)
         across, down = (c[..., 1:] + c[..., :-1]) / 2, (c[..., 1:, :] + c[..., :-1, :]) / 2
         for tau in cycle.taus.tolist():
             flow_x, flow_y = across * u.diff(dim=3), down * u.diff(dim=2)

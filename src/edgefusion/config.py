@@ -24,6 +24,8 @@ class ChannelRecipe:
     """Columns of the network's input."""
     resolution: Literal["frame", "network"] = "frame"
     """Where the filters run: on the frame as it is, before it is resized, or after, at the network's size."""
+    time: float = 10.0
+    """Diffusion time in px² of a frame 580 columns wide; a frame of W columns is filtered for time (W / 580)²."""
 
     def key(self) -> str:
         """A short hash that changes when anything about the recipe does; caches are keyed by it."""
@@ -76,6 +78,9 @@ class SplitConfig:
     """Hold out exactly these patients, and train on all others; overrides ``folds``."""
     seed: int = 0
     """Seeds the assignment of patients to folds."""
+    without_patients: tuple[str, ...] = ()
+    """Neither train on these patients nor judge them: who is to judge the final result stays out of all choices
+    before it."""
 
 
 @dataclass(frozen=True)

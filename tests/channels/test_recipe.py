@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from edgefusion.channels.diffusion import despeckle
-from edgefusion.channels.edges import edge_map
+from edgefusion.channels.diffusion import METHODS, despeckle
+from edgefusion.channels.edges import DENOISER, edge_map
 from edgefusion.channels.recipe import build_stack, cached_stacks, check_channels
 from edgefusion.config import CHANNELS, ChannelRecipe
 from edgefusion.errors import UsageError
@@ -52,13 +52,59 @@ def test_every_channel(resolution: str, dtype: type) -> None:
 def test_filters_run_before_or_after_resizing() -> None:
     image = np.random.default_rng(2).integers(0, 256, (50, 64), dtype=np.uint8)
     small = lambda plane: cv2.resize(plane, (32, 24), interpolation=cv2.INTER_AREA)  # noqa: E731
-    denoised = despeckle(image, "dpad")
+    denoised = despeckle(image, "dpad", time=10 * (64 / 580) ** 2)
     before = build_stack(image, RECIPE)
     np.testing.assert_allclose(before[0], small(image / np.float32(255)), atol=1e-6)
     np.testing.assert_allclose(before[1], small(denoised), atol=1e-6)
     np.testing.assert_allclose(before[2], small(edge_map(image, denoised)), atol=1e-6)
     after = build_stack(image, ChannelRecipe(RECIPE.channels, 24, 32, "network"))
-    np.testing.assert_allclose(after[1], despeckle(before[0], "dpad"), atol=1e-6)
+    np.testing.assert_allclose(after[1], despeckle(before[0], "dpad", time=10 * (32 / 580) ** 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_diffusion_time_follows_the_width(name: str) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (50, 580), dtype=np.uint8)
+    half = cv2.resize(image, (290, 25), interpolation=cv2.INTER_AREA)
+    as_it_is = build_stack(image, ChannelRecipe((name,), *image.shape, time=8.0))
+    np.testing.assert_array_equal(as_it_is[0], despeckle(image, name, time=8.0))
+    # Half as wide, whether it came so or was made so: a quarter of the time.
+    small = build_stack(half, ChannelRecipe((name,), *half.shape, time=8.0))
+    np.testing.assert_array_equal(small[0], despeckle(half, name, time=2.0))
+    resized = build_stack(image, ChannelRecipe((name,), 25, 290, "network", time=8.0))
+    first = build_stack(image, ChannelRecipe(("raw",), 25, 290))
+    np.testing.assert_array_equal(resized[0], despeckle(first[0], name, time=2.0))
+
+
+@pytest.mark.parametrize(("name", "method"), [("edges", "fused"), ("icov", "icov"), ("canny", "canny")])
+def test_edges_without_their_filter_take_its_time_from_the_recipe(name: str, method: str) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (50, 64), dtype=np.uint8)
+    denoiser = DENOISER[method]
+    assert denoiser
+    denoised = despeckle(image, denoiser, time=300 * (64 / 580) ** 2)
+    alone = build_stack(image, ChannelRecipe((name,), *image.shape, time=300.0))
+    np.testing.assert_array_equal(alone[0], edge_map(image, denoised, method))
+
+
+def test_a_channel_may_come_more_than_once() -> None:
+    image = np.random.default_rng(5).integers(0, 256, (50, 64), dtype=np.uint8)
+    stack = build_stack(image, ChannelRecipe(("raw", "edges", "raw", "edges"), 24, 32))
+    np.testing.assert_array_equal(stack[:2], stack[2:])
+    np.testing.assert_array_equal(build_stack(image, ChannelRecipe(("raw", "raw", "raw"), 24, 32)), stack[[0, 0, 0]])
+
+
+def test_duplicate_channels_are_cached(tmp_path: Path) -> None:
+    stacks = cached_stacks(FakeStudy(1), ["f0"], ChannelRecipe(("raw",) * 3, 24, 32), tmp_path)  # type: ignore[arg-type]
+    assert stacks.shape == (1, 3, 24, 32)
+    np.testing.assert_array_equal(stacks[0, 0], stacks[0, 2])
+
+
+def test_the_key_tells_times_apart() -> None:
+    assert ChannelRecipe(time=5.0).key() != ChannelRecipe().key()
+
+
+def test_a_recipe_from_before_the_time_reads() -> None:
+    old = {"channels": ["raw", "dpad"], "height": 24, "width": 32, "resolution": "frame"}
+    assert ChannelRecipe.from_dict(old) == ChannelRecipe(("raw", "dpad"), 24, 32, time=10.0)
 
 
 def test_unknown_channel_names_the_nearest() -> None:

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 CACHE = "cache"
 """Folder inside a study that keeps computed channels."""
 
-_MAGIC = b"edgefusion stack 3\n"
+_MAGIC = b"edgefusion stack 4\n"
 """First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
+
+_COLUMNS = 580
+"""Width of the frame whose diffusion time a recipe gives. Time counts px²: the same anatomy over half as many columns
+needs a quarter of it."""
 
 
 def check_channels(names: Sequence[str]) -> None:
@@ -63,12 +67,13 @@ def build_stack(image: NDArray[Any], recipe: ChannelRecipe, *, threads: int | No
     frame = as_unit(image)
     if recipe.resolution == "network":
         frame = _resized(frame, size)
+    time = recipe.time * (frame.shape[1] / _COLUMNS) ** 2
     done: dict[str, NDArray[np.float32]] = {"raw": frame}
 
     def channel(name: str) -> NDArray[np.float32]:
         if name not in done:
             if name in METHODS:
-                done[name] = despeckle(frame, name, threads=threads)
+                done[name] = despeckle(frame, name, time=time, threads=threads)
             else:
                 method = "fused" if name == "edges" else name
                 denoiser = DENOISER[method]

@@ -218,6 +218,7 @@ def compare(arguments: list[str]) -> None:
     parser.add("--models", default=",".join(CompareConfig().models), help="names, separated by commas")
     parser.add("--folds", type=int, default=5, help="folds by patient; 1 holds out a fifth of the patients")
     parser.add("--validation-patients", default="", help="hold out exactly these patients instead")
+    parser.add("--without-patients", default="", help="neither train on these patients nor judge them")
     parser.add("--split-seed", type=int, default=0)
     parser.add("--baseline-channels", choices=["raw", "all"], default="raw", help="what the baselines see")
     parser.add("--flip-averaging", type=bool, default=False, help="average with the mirrored frame, for all models")
@@ -240,7 +241,9 @@ def compare(arguments: list[str]) -> None:
         train=given.train,
         network=dict(given.network),
         seeds=_integers(given.seeds),
-        split=SplitConfig(given.folds, _names(given.validation_patients), given.split_seed),
+        split=SplitConfig(
+            given.folds, _names(given.validation_patients), given.split_seed, _names(given.without_patients)
+        ),
     )
     report = compare_networks(given.study, given.output, config, jobs=given.jobs)
     summary = json.loads((given.output / "summary.json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,20 @@ def test_a_wrong_file_of_splits_is_explained(tmp_path: Path, content: str, messa
 def test_a_missing_file_of_splits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file of splits"):
         read_splits(tmp_path / "splits.json")
+
+
+@pytest.mark.parametrize("config", [SplitConfig(2), SplitConfig(1), SplitConfig(validation_patients=("b",))])
+def test_patients_who_are_left_out_are_on_no_side(config: SplitConfig) -> None:
+    study = study_of(["a", "b", "c", "d", "e"] * 4, groups=["shared"] * 2 + [f"g{index}" for index in range(18)])
+    for split in make_splits(study, replace(config, without_patients=("a", "e"))):
+        assert set(split.train) | set(split.validation) == {"b", "c", "d"}
+        assert not split.excluded_frames  # what resembles a judged frame belongs to a patient who is left out
+    with pytest.raises(UsageError, match="no labelled frames of patients z"):
+        make_splits(study, replace(config, without_patients=("z",)))
+    with pytest.raises(UsageError, match="Without those patients"):
+        make_splits(study, SplitConfig(folds=2, without_patients=("a", "b", "c", "d", "e")))
+
+
+def test_nobody_is_judged_and_left_out() -> None:
+    with pytest.raises(UsageError, match="both judged and left out: a"):
+        make_splits(study_of(["a", "b"] * 3), SplitConfig(validation_patients=("a",), without_patients=("a",)))

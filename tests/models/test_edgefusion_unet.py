@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,3 +133,23 @@ def test_it_can_learn_a_frame_by_heart() -> None:
     found = model(x)
     assert ((found.mask > 0) == (target > 0.5)).float().mean() > 0.98
     assert found.presence.flatten()[0] > 0 > found.presence.flatten()[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [
+        ({"fusion": "concatenation"}, "score"),
+        ({"edge_gates": False}, "gates"),
+        ({"boundary_head": False}, "boundary_head"),
+        ({"presence_head": False}, "presence_head"),
+    ],
+)
+def test_every_part_can_be_left_out(part: dict[str, Any], lost: str) -> None:
+    whole, without = EdgeFusionUNet(3, 2), EdgeFusionUNet(3, 2, **part)
+    names = {name for name, _ in whole.named_parameters()} - {name for name, _ in without.named_parameters()}
+    assert names
+    assert any(lost in name for name in names)
+    output = without.eval()(torch.randn(1, 3, 32, 48))
+    assert output.mask.shape == (1, 2, 32, 48)
+    assert (output.boundary is None) == (lost == "boundary_head")
+    assert (output.presence is None) == (lost == "presence_head")

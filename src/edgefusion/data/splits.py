@@ -80,6 +80,13 @@ def make_splits(study: Study, config: SplitConfig) -> list[Split]:
     labelled = study.labelled()
     if labelled.empty:
         raise UsageError(f"The study {study.path} has no labelled frame to divide.")
+    _check_known(study, labelled, {*config.validation_patients, *config.without_patients})
+    both = sorted({*config.validation_patients} & {*config.without_patients})
+    if both:
+        raise UsageError(f"Patients cannot be both judged and left out: {_some(both)}.")
+    labelled = labelled[~labelled["patient_id"].isin(config.without_patients)]
+    if labelled.empty:
+        raise UsageError(f"Without those patients the study {study.path} has no labelled frame to divide.")
     if config.validation_patients:
         return [_exact_holdout(study, labelled, config.validation_patients)]
     if config.folds < 1:
@@ -164,17 +171,20 @@ def _patients(frames: pd.DataFrame) -> tuple[str, ...]:
     return tuple(str(patient) for patient in pd.unique(frames["patient_id"]))
 
 
-def _exact_holdout(study: Study, labelled: pd.DataFrame, wanted: Iterable[str]) -> Split:
-    validation = {str(patient) for patient in wanted}
-    unknown = sorted(validation - set(labelled["patient_id"]))
+def _check_known(study: Study, labelled: pd.DataFrame, named: set[str]) -> None:
+    unknown = sorted(named - set(labelled["patient_id"]))
     if unknown:
         raise UsageError(
             f"The study {study.path} has no labelled frames of patients {_some(unknown)}.",
             f"Its patients are {_some(_patients(labelled))}.",
         )
+
+
+def _exact_holdout(study: Study, labelled: pd.DataFrame, wanted: Iterable[str]) -> Split:
+    validation = {str(patient) for patient in wanted}
     judged = study.frames["patient_id"].isin(validation)
     straddling = set(study.frames["group"][judged])
-    excluded = study.frames[~judged & study.frames["group"].isin(straddling) & (study.frames["mask"] != "")]
+    excluded = labelled[~judged[labelled.index] & labelled["group"].isin(straddling)]
     if len(excluded):
         say(
             f"{len(excluded)} frames of {excluded['patient_id'].nunique()} training patients are left out: "

@@ -12,6 +12,8 @@ Read top to bottom:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +39,12 @@ class EdgeFusionUNet(nn.Module):
         stem_widths: Features that each input channel brings to each level but the coarsest.
         edge_channel: Which input channel opens the gates of the skip connections.
         dropout: Share of features dropped before the presence head and at the coarsest level.
+        fusion: How the channels' features are joined: weighed by attention, or only concatenated and mixed.
+        edge_gates: Whether skip connections pass gates.
+        boundary_head: Whether the border band is learnt, and shown to the mask head.
+        presence_head: Whether the presence of each label is learnt.
+
+    The last four exist so that ``configs/ablation`` can leave each part out.
     """
 
     def __init__(
@@ -47,6 +55,10 @@ class EdgeFusionUNet(nn.Module):
         stem_widths: tuple[int, ...] = (8, 12, 16, 24),
         edge_channel: int = -1,
         dropout: float = 0.1,
+        fusion: Literal["attention", "concatenation"] = "attention",
+        edge_gates: bool = True,
+        boundary_head: bool = True,
+        presence_head: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -60,6 +72,8 @@ class EdgeFusionUNet(nn.Module):
         )
         self.fusions = nn.ModuleList(
             ChannelAttention(in_channels, features, width)
+            if fusion == "attention"
+            else nn.Conv2d(in_channels * features, width, 1)
             for features, width in zip(stem_widths, widths[:-1], strict=True)
         )
         self.encoders = nn.ModuleList(
@@ -68,11 +82,14 @@ class EdgeFusionUNet(nn.Module):
         self.context = GlobalContext(widths[-1])
         self.dropout = nn.Dropout2d(dropout)
         self.reducers = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in range(levels))
-        self.gates = nn.ModuleList(EdgeGate(widths[level], stem_widths[level]) for level in range(levels))
+        gates = nn.ModuleList(EdgeGate(widths[level], stem_widths[level]) for level in range(levels))
+        self.gates = gates if edge_gates else None
         self.decoders = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(levels))
-        self.boundary_head = nn.Conv2d(widths[0] + stem_widths[0], labels, 3, padding=1)
-        self.mask_head = nn.Conv2d(widths[0] + labels, labels, 3, padding=1)
-        self.presence_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[-1], labels))
+        self.boundary_head = nn.Conv2d(widths[0] + stem_widths[0], labels, 3, padding=1) if boundary_head else None
+        self.mask_head = nn.Conv2d(widths[0] + (labels if boundary_head else 0), labels, 3, padding=1)
+        self.presence_head = (
+            nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[-1], labels)) if presence_head else None
+        )
 
     def forward(self, x: Tensor) -> SegmentationOutput:
         """Segment B×C×H×W standardised channels; H and W are multiples of 16."""
@@ -93,13 +110,18 @@ class EdgeFusionUNet(nn.Module):
             upsampled = F.interpolate(
                 self.reducers[level](decoded), scale_factor=2.0, mode="bilinear", align_corners=False
             )
-            skip = self.gates[level](encoded[level], self._edges(pyramid[level]), upsampled)
+            skip = encoded[level]
+            if self.gates is not None:
+                skip = self.gates[level](skip, self._edges(pyramid[level]), upsampled)
             decoded = self.decoders[level](upsampled + skip)
 
-        boundary = self.boundary_head(torch.cat([decoded, self._edges(pyramid[0])], 1)) + PRIOR_LOGIT
-        mask = self.mask_head(torch.cat([decoded, torch.sigmoid(boundary)], 1)) + PRIOR_LOGIT
-        presence = self.presence_head(torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3))], 1))
-        return SegmentationOutput(mask, boundary, presence)
+        boundary = presence = None
+        if self.boundary_head is not None:
+            boundary = self.boundary_head(torch.cat([decoded, self._edges(pyramid[0])], 1)) + PRIOR_LOGIT
+            decoded = torch.cat([decoded, torch.sigmoid(boundary)], 1)
+        if self.presence_head is not None:
+            presence = self.presence_head(torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3))], 1))
+        return SegmentationOutput(self.mask_head(decoded) + PRIOR_LOGIT, boundary, presence)
 
     def attention_maps(self, x: Tensor) -> list[Tensor]:
         """The weight of each input channel at each pixel: one B×C×h×w tensor a level, finest first."""

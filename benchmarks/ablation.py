@@ -1,0 +1,94 @@
+"""What each part of EdgeFusion-UNet is worth: one training a file of configs/ablation and seed, one table.
+
+edgefusion ingest ../shared/data/kaggle-nerve/train -o runs/kaggle
+python benchmarks/ablation.py runs/kaggle -o runs/ablation --jobs 2
+
+Every file is read on top of full.yaml and compared with it, on development patients only. A file's first line says what
+it changes. Runs resume; ``--only a,b`` trains some of them, and the table is made of all that are complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from edgefusion.channels.bands import cores
+from edgefusion.evaluation.aggregate import read_frames, summarise
+from edgefusion.evaluation.compare import compare_models
+from edgefusion.files import write_text
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "ablation"
+REFERENCE = "full"
+MEASURES = {"dice_masked": 3, "precision": 3, "boundary_f1": 3, "hd95": 1}
+"""Measures of the table, with their digits."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--only", default="", help="names of files in configs/ablation, without .yaml")
+    parser.add_argument("--seeds", default="0", help="train once with each")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    given = parser.parse_args()
+    names = given.only.split(",") if given.only else [REFERENCE, *sorted(variants())]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        list(pool.map(lambda name: train(name, given), names))
+    print(table(given.output))
+
+
+def variants() -> dict[str, str]:
+    """What each file but the reference changes, by its first line."""
+    files = sorted(CONFIGS.glob("*.yaml"))
+    return {
+        file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for file in files
+        if file.stem != REFERENCE
+    }
+
+
+def train(name: str, given: argparse.Namespace) -> None:
+    output = given.output / name
+    if (output / "report.html").is_file():
+        return
+    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(output)]
+    command += ["--config", str(CONFIGS / f"{REFERENCE}.yaml")]
+    if name != REFERENCE:
+        command += ["--config", str(CONFIGS / f"{name}.yaml")]
+    threads = str(max(1, cores() // given.jobs))
+    subprocess.run([*command, "--seeds", given.seeds], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+
+
+def table(output: Path) -> str:
+    """A markdown table of the complete runs; also writes their frames, one file for all."""
+    titles = {REFERENCE: "EdgeFusion-UNet as it is", **variants()}
+    complete = [name for name in titles if (output / name / "report.html").is_file()]
+    frames = pd.concat([read_frames(output / name / "frames.csv").assign(model=name) for name in complete])
+    write_text(output / "frames.csv", frames.to_csv(index=False))
+    values = summarise(frames).set_index(["model", "measure"])
+    pairs = compare_models(frames, REFERENCE).set_index(["other", "measure"])
+    lines = [
+        "| what is changed | Dice, masked frames | difference (95 %) | p, Holm | precision | boundary F1 | HD95, px |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in complete:
+        dice, *others = (f"{values.loc[(name, key), 'value']:.{digits}f}" for key, digits in MEASURES.items())
+        cells = [titles[name], dice]
+        if name == REFERENCE:
+            cells += ["", ""]
+        else:
+            pair = pairs.loc[(name, "dice_masked")]
+            cells.append(f"{-pair['difference']:+.3f} ({-pair['high']:+.3f} to {-pair['low']:+.3f})")
+            cells.append(f"{pair['p_holm']:.2f}")
+        lines.append("| " + " | ".join([*cells, *others]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

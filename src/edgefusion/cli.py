@@ -145,6 +145,7 @@ def ingest(arguments: list[str]) -> None:
     parser.add("--patients-csv", type=Path, help="table with the columns image and patient")
     parser.add("--labels", type=str, help="names of the mask values 1, 2, ..., separated by commas")
     parser.add("--name", type=str, help="name of the study; by default the output folder's")
+    parser.add("--terms", default="not stated by the source", help="terms of use, repeated in reports and model cards")
     parser.add(
         "--contradictions",
         choices=["keep", "drop", "propagate"],
@@ -164,6 +165,7 @@ def ingest(arguments: list[str]) -> None:
         strict=given.strict,
         name=given.name,
         labels=_names(given.labels) or None,
+        terms=given.terms,
     )
     print(study.path)
 

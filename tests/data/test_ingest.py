@@ -40,6 +40,11 @@ class TestKaggleFolder:
         assert set(np.unique(study.mask("2_1"))) == {0, 1}
         assert rows(study.path / REPORT) == []
 
+    def test_terms_of_use_stay_with_the_study(self, kaggle_folder: Path, tmp_path: Path) -> None:
+        assert ingest(kaggle_folder, tmp_path / "silent").terms == "not stated by the source"
+        ingest(kaggle_folder, tmp_path / "study", terms="CC-BY 4.0, by N. N.")
+        assert Study.load(tmp_path / "study").terms == "CC-BY 4.0, by N. N."
+
     def test_masks_from_the_table(self, tmp_path: Path, make_tissue, make_disc, save_picture) -> None:
         nerve = make_disc(420, 580, 60, 1)
         for seed, name in enumerate(("1_1", "1_2", "1_3")):

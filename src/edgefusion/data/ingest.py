@@ -42,6 +42,7 @@ def ingest(
     strict: bool = False,
     name: str | None = None,
     labels: Sequence[str] | None = None,
+    terms: str = "not stated by the source",
 ) -> Study:
     """Make a study of a folder of frames and masks, or of a single picture.
 
@@ -60,6 +61,8 @@ def ingest(
         name: The study's name, by default that of its folder.
         labels: Names of the labels 1, 2 ...; by default those in nnU-Net's ``dataset.json``, else nerve, vessel,
             label_3 ...
+        terms: Under which terms the frames may be used, and whom to name: stands in reports and in the card of every
+            network that is trained on them.
 
     Returns:
         The study, complete on disk.
@@ -92,7 +95,7 @@ def ingest(
             name=name or output.resolve().name,
             labels=label_names or _default_labels(max(frame.highest_label for frame in stored)),
             origin=origin,
-            terms="not stated by the source",
+            terms=terms,
             frames=table,
         )
         publish(folder, output)

@@ -65,6 +65,15 @@ def test_turning_the_input_turns_the_map(
     )
 
 
+@pytest.mark.parametrize("method", DENOISER)
+def test_huge_frame(method: str) -> None:
+    image = np.tile(step(128, 128, noise=0.1), (16, 16))
+    edges = edge_map(image, image, method)
+    assert edges.shape == (2048, 2048)
+    assert 0 <= edges.min() < edges.max() <= 1
+    np.testing.assert_array_equal(edges, edge_map(image, image, method, threads=1))
+
+
 def test_sobel_agrees_with_opencv() -> None:
     image = step(40, 60, noise=0.1)
     dx, dy = (cv2.Sobel(image, cv2.CV_64F, *order, borderType=cv2.BORDER_REPLICATE) for order in ((1, 0), (0, 1)))

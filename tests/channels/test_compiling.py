@@ -66,6 +66,12 @@ def test_a_forked_child_gets_threads_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_bands_cover_each_row_once_and_know_their_number() -> None:
+    seen: list[tuple[int, int, int]] = []
+    bands.run_bands(lambda *band: seen.append(band), 10, 3)
+    assert sorted(seen) == [(0, 0, 3), (1, 3, 6), (2, 6, 10)]
+
+
 def test_an_error_in_a_band_is_raised() -> None:
     def work(band: int, first: int, last: int) -> None:
         if band == 1:

@@ -118,6 +118,14 @@ def test_explicit_scheme_agrees_with_textbook(
     assert np.abs(despeckle(image, method, time=time, explicit_step=0.2) - np.log(u) / RATE).max() < 1e-5
 
 
+def test_dpad_on_a_mostly_flat_frame_agrees_with_textbook() -> None:
+    """The median of q² is then its floor, and not what rounding left of a flat window's variance."""
+    image = np.full((72, 90), 0.6, dtype=np.float32)
+    image[:, :20] = speckled()[:, :20]
+    u = evolve(np.exp(image.astype(np.float64) * RATE), dpad_coefficient, 0.2, 10)
+    assert np.abs(despeckle(image, "dpad", time=2, explicit_step=0.2) - np.log(u) / RATE).max() < 1e-5
+
+
 def test_perona_malik_agrees_with_textbook() -> None:
     image = speckled()
     u = evolve(image.astype(np.float64), perona_malik_coefficient, 0.2, 20)
@@ -296,6 +304,7 @@ def test_real_frames_stay_in_range(data_root) -> None:  # type: ignore[no-untype
         ({"time": 0}, "time must be positive"),
         ({"cycles": 0}, "at least one cycle"),
         ({"explicit_step": 0.3}, r"\(0, 0.25\]"),
+        ({"method": "osrad", "explicit_step": 0.25}, r"\(0, 0.2\]"),
         ({"dynamic_range": -1}, "dynamic range"),
         ({"method": "srad", "q0": 0}, "q0 > 0"),
         ({"method": "osrad", "scale": 0}, "scale"),
@@ -314,6 +323,27 @@ def test_fed_steps_sum_to_their_time(time: float, limit: float) -> None:
     assert min(steps) > 0
     # A cycle of n steps reaches n² / 3 times as far as one explicit step.
     assert len(steps) ** 2 / 3 * limit <= time * 1.001 + limit * (2 * len(steps) + 1)
+
+
+@pytest.mark.parametrize("time", [1, 30, 300])
+def test_no_step_of_a_cycle_raises_a_wave_much(time: float) -> None:
+    """A wave of eigenvalue -k grows by 1 - tau k in a step: in an unlucky order float32 would overflow on the way."""
+    waves = np.linspace(0, 8, 1001)
+    factors = 1 - np.outer(fed_steps(time), waves)
+    for way in (factors, factors[::-1]):
+        growth = np.abs(np.cumprod(way, axis=0))
+        assert growth.max() < 1000
+        assert growth[-1].max() < 1 + 1e-9
+
+
+def test_one_long_cycle_is_what_its_linear_steps_make() -> None:
+    image = speckled(40, 50)
+    result = despeckle(image, "dpad", time=300, cycles=1)
+    u = np.exp(image.astype(np.float64) * RATE)
+    c = dpad_coefficient(u, 0)
+    for tau in fed_steps(300):
+        u = u + tau * divergence(u, c)
+    assert np.abs(result - np.log(u) / RATE).max() < 1e-3
 
 
 @pytest.mark.parametrize("explicit_step", [None, 0.2])

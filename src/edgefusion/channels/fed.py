@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -81,13 +82,28 @@ def fed_steps(time: float, limit: float = STABLE_STEP) -> list[float]:
     n = max(1, math.ceil(math.sqrt(0.25 + 3 * time / limit) - 0.5 - 1e-9))
     steps = [limit / (2 * math.cos(math.pi * (2 * i + 1) / (4 * n + 2)) ** 2) for i in range(n)]
     scale = time / sum(steps)
-    return [scale * steps[i] for i in _kappa_order(n)]
+    return [scale * steps[i] for i in _order(n)]
 
 
-def _kappa_order(n: int) -> list[int]:
-    """Visit 0..n-1 in strides of n/2 modulo the next prime, so that large steps stand between small ones."""
+@cache
+def _order(n: int) -> list[int]:
+    """The order of n steps, of those that visit them in equal strides, in which a wave grows least on the way.
+
+    It is judged from both ends: what a wave may grow by before a step bounds overflow, what it may grow by after one
+    bounds rounding errors.
+    """
+    size = 1 / np.cos(np.pi * (2 * np.arange(n) + 1) / (4 * n + 2)) ** 2
+    growth = np.abs(1 - np.outer(size, np.linspace(0, 1, 4 * n + 1)))
+
+    def most(order: list[int]) -> float:
+        return float(max(growth[way].cumprod(axis=0).max() for way in (order, order[::-1])))
+
+    return min((_strides(n, kappa) for kappa in range(1, n + 1)), key=most)
+
+
+def _strides(n: int, kappa: int) -> list[int]:
+    """Visit 0..n-1 in strides of kappa modulo the next prime."""
     prime = n + 1
     while any(prime % divisor == 0 for divisor in range(2, math.isqrt(prime) + 1)):
         prime += 1
-    kappa = max(n // 2, 1)
     return [index - 1 for index in (k * kappa % prime for k in range(1, prime)) if index <= n]

@@ -23,7 +23,7 @@ def network(channels: int = 3, labels: int = 1, **arguments: object) -> EdgeFusi
 @torch.no_grad()
 def test_attention_weights_sum_to_one_at_every_pixel_of_every_level() -> None:
     maps = network().attention_maps(torch.randn(2, 3, 64, 96))
-    assert [tuple(weights.shape) for weights in maps] == [(2, 3, 64 >> level, 96 >> level) for level in range(4)]
+    assert [tuple(weights.shape) for weights in maps] == [(2, 3, 32 >> level, 48 >> level) for level in range(3)]
     for weights in maps:
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
@@ -76,7 +76,7 @@ def test_a_shut_gate_closes_the_skips() -> None:
     for gate in model.gates:
         gate.register_forward_hook(lambda _, inputs, output: opened.append((output / inputs[0]).nan_to_num(0.5)))
     model(x)
-    assert len(opened) == 4
+    assert len(opened) == 3
     assert all(share.min() >= 0 and share.max() <= 1 for share in opened)
     for gate in model.gates:
         torch.nn.init.constant_(gate.from_edges.bias, -1e4)
@@ -118,7 +118,7 @@ def test_dropout_only_acts_in_training() -> None:
 
 
 def test_it_can_learn_a_frame_by_heart() -> None:
-    model = EdgeFusionUNet(2, 1, widths=(8, 8, 16, 16, 16), stem_widths=(4, 4, 4, 4), dropout=0.0)
+    model = EdgeFusionUNet(2, 1, widths=(8, 16, 16, 16), stem_widths=(4, 4, 4), dropout=0.0)
     target = torch.zeros(2, 1, 32, 32)
     target[0, :, 8:20, 10:26] = 1
     x = standardise(torch.rand(2, 2, 32, 32) + 0.3 * target)

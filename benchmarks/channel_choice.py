@@ -43,7 +43,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--validation-patients", required=True)
     parser.add_argument("--sets", default="", help="numbers of the sets to train, from 0; by default all")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     if given.threads:
@@ -60,7 +61,7 @@ def _config(channels: tuple[str, ...], given: argparse.Namespace) -> CompareConf
         baseline_channels="all",
         flip_averaging=True,
         recipe=ChannelRecipe(channels=channels),
-        train=TrainConfig(epochs=given.epochs, precision="32"),
+        train=TrainConfig(epochs=given.epochs, precision=given.precision),
         split=SplitConfig(validation_patients=tuple(given.validation_patients.split(","))),
     )
 

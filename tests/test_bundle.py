@@ -106,6 +106,10 @@ def test_half_the_room_holds_nearly_the_same_network(tmp_path: Path) -> None:
         assert torch.equal(buffer, before[name]), name
 
 
+def test_everyone_may_read_all_files_of_a_bundle_or_none(saved: Path) -> None:
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
+
+
 def test_weights_beyond_16_bits_are_not_halved_to_infinity(tmp_path: Path) -> None:
     bundle = make_bundle()
     with torch.no_grad():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import edgefusion
@@ -66,7 +66,8 @@ class Bundle:
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "model.safetensors"
         with atomic_path(weights) as temporary:
-            save_file(self._tensors(half), temporary)
+            # Not save_file: it makes a private file, which an installation for several users could not read.
+            temporary.write_bytes(save(self._tensors(half)))
         write_json(folder / "metrics.json", self.metrics)
         write_text(folder / "README.md", self._card())
         self.versions = {"edgefusion": edgefusion.__version__, "torch": str(torch.__version__), "numpy": np.__version__}

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {"widths": (8,) * 5, "stem_widths": (4,) * 4}
 def make_bundle(name: str = "unet", trained_on: tuple[str, ...] = ("p00",), **arguments: Any) -> Bundle:
     torch.manual_seed(0)
     model = build_model(name, 1, 1, **arguments).eval()
-    bundle = Bundle(model, name, ChannelRecipe(("raw",), 32, 48), ["nerve"], arguments)
+    bundle = Bundle(model, name, ChannelRecipe(("raw",), 64, 96), ["nerve"], arguments)
     bundle.trained_on = list(trained_on)
     return bundle
 

@@ -16,7 +16,7 @@ from edgefusion.errors import BundleError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
 from edgefusion.models.zoo import build_model
 
-SMALL = {"widths": (8, 8, 8, 8, 8), "stem_widths": (4, 4, 4, 4), "edge_channel": 1}
+SMALL = {"widths": (8, 8, 8, 8), "stem_widths": (4, 4, 4), "edge_channel": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from edgefusion.evaluation.presence import AS_USED, MIX, judge_presence, score
 from edgefusion.evaluation.presence_frames import POSITIVE, negatives, positives
 from edgefusion.models.zoo import build_model
 
-SMALL: dict[str, Any] = {"widths": (8,) * 5, "stem_widths": (4,) * 4}
+SMALL: dict[str, Any] = {"widths": (8,) * 4, "stem_widths": (4,) * 3}
 
 
 def make_bundle(name: str = "unet", trained_on: tuple[str, ...] = ("p00",), **arguments: Any) -> Bundle:

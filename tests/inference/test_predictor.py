@@ -305,13 +305,13 @@ def test_a_network_that_answers_nonsense_is_no_empty_frame(make_bundle: MakeBund
 
 def test_dropout_does_not_act_in_use(frame: NDArray[np.uint8]) -> None:
     torch.manual_seed(0)
-    model = build_model("edgefusion-unet", 1, 1, widths=(8,) * 5, stem_widths=(4,) * 4, dropout=0.5).train()
+    model = build_model("edgefusion-unet", 1, 1, widths=(8,) * 4, stem_widths=(4,) * 3, dropout=0.5).train()
     predictor = Predictor(Bundle(model, "edgefusion-unet", ChannelRecipe(("raw",), 48, 64), ["nerve"]))
     assert_same(predictor.predict(frame), predictor.predict(frame))
 
 
 def test_a_saved_bundle_predicts_as_before(tmp_path: Path, frame: NDArray[np.uint8]) -> None:
-    arguments = {"widths": (8,) * 5, "stem_widths": (4,) * 4}
+    arguments = {"widths": (8,) * 4, "stem_widths": (4,) * 3}
     torch.manual_seed(0)
     bundle = Bundle(
         build_model("edgefusion-unet", 2, 2, **arguments),
@@ -329,7 +329,7 @@ def test_a_saved_bundle_predicts_as_before(tmp_path: Path, frame: NDArray[np.uin
 
 
 def test_a_bundle_in_half_the_room_predicts_nearly_the_same(tmp_path: Path, frame: NDArray[np.uint8]) -> None:
-    arguments = {"widths": (8,) * 5, "stem_widths": (4,) * 4}
+    arguments = {"widths": (8,) * 4, "stem_widths": (4,) * 3}
     torch.manual_seed(0)
     model = build_model("edgefusion-unet", 2, 1, **arguments)
     bundle = Bundle(model, "edgefusion-unet", ChannelRecipe(("raw", "edges"), 48, 64), ["nerve"], arguments)

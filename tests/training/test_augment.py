@@ -70,3 +70,28 @@ def test_every_frame_gets_a_view_of_its_own(batch: int) -> None:
     views = draw_views(batch, 1.3, TrainConfig(), torch.Generator().manual_seed(0))
     assert views.affine.shape == (batch, 2, 3)
     assert len(set(views.gamma.tolist())) == batch
+
+
+def test_a_shadow_darkens_what_lies_below_its_beginning_and_nothing_else() -> None:
+    stack = torch.full((1, 2, 40, 60), 0.8)
+    views = _identity(1)
+    views.shadow[0] = torch.tensor([0.5, 0.1, 0.4, 0.75])
+    seen, _ = apply_views(stack, torch.zeros(1, 1, 40, 60), views)
+    assert torch.allclose(seen[:, :, :16], stack[:, :, :16], atol=1e-5)
+    assert torch.allclose(seen[:, :, 20:, 29:31], torch.tensor(0.2), atol=0.01)
+    assert torch.allclose(seen[..., :10], stack[..., :10], atol=1e-3)
+
+
+def test_a_gain_field_is_smooth_and_alike_in_all_channels() -> None:
+    views = _identity(1)
+    views.field[0, 0, 0, 0] = math.log(1.5)
+    seen, _ = apply_views(torch.full((1, 2, 30, 40), 0.5), torch.zeros(1, 1, 30, 40), views)
+    assert seen[0, 0, 0, 0] == pytest.approx(0.75, abs=1e-3)
+    assert torch.equal(seen[0, 0], seen[0, 1])
+    assert seen.diff(dim=3).abs().max() < 0.05
+    assert seen[0, 0, -1, -1] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_some_frames_are_shadowed_and_others_not() -> None:
+    darkness = draw_views(200, 1.3, TrainConfig(), torch.Generator().manual_seed(0)).shadow[:, 3]
+    assert 0.2 < (darkness > 0).float().mean() < 0.4

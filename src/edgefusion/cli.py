@@ -195,6 +195,7 @@ def train(arguments: list[str]) -> None:
     parser.add("--model", default="edgefusion-unet", help="see edgefusion info")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the bundle")
     parser.add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add("--start", type=str, help="bundle of the same network and channels whose weights to start from")
     parser.add("--validation-patients", default="", help="hold out these patients; by default a fifth of them")
     parser.add("--config", action="config", help="YAML file with any of these settings")
     parser.add("--train", type=TrainConfig, default=TrainConfig())
@@ -208,7 +209,7 @@ def train(arguments: list[str]) -> None:
     check_name(given.model)
     study = Study.load(given.study)
     split = make_splits(study, SplitConfig(folds=1, validation_patients=_names(given.validation_patients)))[0]
-    train_network(study, given.model, given.output, given.train, given.recipe, split, given.resume)
+    train_network(study, given.model, given.output, given.train, given.recipe, split, given.resume, start=given.start)
     print(given.output)
 
 
@@ -225,6 +226,7 @@ def compare(arguments: list[str]) -> None:
     parser.add("--baseline-channels", choices=["raw", "all"], default="raw", help="what the baselines see")
     parser.add("--flip-averaging", type=bool, default=False, help="average with the mirrored frame, for all models")
     parser.add("--seeds", default="", help="train every network once with each of these; by default with train.seed")
+    parser.add("--pretrained", default="", help="folder of a comparison whose weights the networks start from")
     parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
     parser.add("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
     parser.add_json()
@@ -242,6 +244,7 @@ def compare(arguments: list[str]) -> None:
         recipe=given.recipe,
         train=given.train,
         network=dict(given.network),
+        pretrained=given.pretrained,
         seeds=_integers(given.seeds),
         split=SplitConfig(
             given.folds, _names(given.validation_patients), given.split_seed, _names(given.without_patients)

@@ -57,9 +57,9 @@ class TrainConfig:
     flip: bool = True
     """Mirror frames left to right in half of the cases."""
     affine: bool = True
-    """Small random rotation, scale and shift of every frame."""
+    """Random rotation, stretch and shift of every frame."""
     intensity: bool = True
-    """Small random gain and gamma of every frame."""
+    """Random gain and gamma of every frame, gain that changes over it, and acoustic shadows."""
     patience: int = 0
     """Stop after so many epochs without a better validation Dice; 0 trains to the end."""
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -100,6 +100,9 @@ class CompareConfig:
     """How every network is trained."""
     network: dict[str, Any] = field(default_factory=dict)
     """Arguments of EdgeFusion-UNet that differ from its own defaults, see ``models.edgefusion_unet``."""
+    pretrained: str = ""
+    """Folder of another comparison of the same networks on the same channels, such as one on phantoms: every network
+    starts from the weights that it has there in the first fold."""
     seeds: tuple[int, ...] = ()
     """Train every network once with each of these seeds; by default once, with ``train.seed``."""
     split: SplitConfig = field(default_factory=SplitConfig)

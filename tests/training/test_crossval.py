@@ -132,3 +132,18 @@ def test_every_seed_trains_its_own_network_on_the_same_patients(discs: Study, tm
     assert Bundle.load(tmp_path / "run" / "edgefusion-unet" / "holdout_seed_7").model_args["dropout"] == 0.0
     with pytest.raises(UsageError, match="named twice"):
         compare(discs, tmp_path / "other", replace(config, seeds=(1, 1)))
+
+
+def test_networks_start_from_the_weights_of_another_run(discs: Study, run: Path, tmp_path: Path) -> None:
+    config = replace(_CONFIG, train=replace(_CONFIG.train, learning_rate=0.0), split=SplitConfig(folds=1))
+    compare(discs, tmp_path / "run", replace(config, pretrained=str(run)))
+    for model in _CONFIG.models:
+        before, after = Bundle.load(run / model / "fold_0"), Bundle.load(tmp_path / "run" / model / "holdout")
+        for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
+            assert old.equal(new), name  # nothing was learnt at this rate, so all is as it was
+    with pytest.raises(UsageError, match="no trained resunet to start from"):
+        compare(discs, tmp_path / "other", replace(config, models=("resunet",), pretrained=str(run)))
+    with pytest.raises(UsageError, match="cannot start from it"):
+        compare(discs, tmp_path / "a", replace(config, recipe=ChannelRecipe(("raw",), 32, 48), pretrained=str(run)))
+    with pytest.raises(UsageError, match="another size"):
+        compare(discs, tmp_path / "b", replace(config, network={"widths": (8, 8, 8, 8)}, pretrained=str(run)))

@@ -19,7 +19,7 @@ import yaml
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import CACHE, cached_stacks, check_channels
 from edgefusion.config import ChannelRecipe, CompareConfig
-from edgefusion.data.splits import Split, make_splits, write_splits
+from edgefusion.data.splits import Split, make_splits, read_splits, write_splits
 from edgefusion.data.study import Study, write_png
 from edgefusion.environment import environment
 from edgefusion.errors import UsageError
@@ -65,6 +65,8 @@ def compare(
         check_name(name)
     check_channels(config.recipe.channels)
     check_size(config.recipe.height, config.recipe.width)
+    for name in config.models:
+        _start_of(name, config)
     splits = splits or make_splits(study, config.split)
     seeds = config.seeds or (config.train.seed,)
     if len(set(seeds)) < len(seeds):
@@ -123,6 +125,17 @@ def _network_of(name: str, config: CompareConfig) -> dict[str, Any]:
     return config.network if name == "edgefusion-unet" else {}
 
 
+def _start_of(name: str, config: CompareConfig) -> Path | None:
+    """The bundle that a network starts from: in the first fold of the run of its pretraining."""
+    if not config.pretrained:
+        return None
+    run = Path(config.pretrained)
+    start = run / name / read_splits(run / "splits.json")[0].name
+    if not (start / "bundle.yaml").is_file():
+        raise UsageError(f"{run} has no trained {name} to start from.", "Compare the same networks there first.")
+    return start
+
+
 Unit = tuple[str, Split, int]
 """One training: network, fold and seed."""
 
@@ -178,6 +191,7 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) 
         resume=True,
         title=f"{name} {split.name}",
         network=_network_of(name, config),
+        start=_start_of(name, config),
     )
     frame_ids = split.validation_frames(study)
     predictions = predict_frames(study, bundle, frame_ids, config.flip_averaging)

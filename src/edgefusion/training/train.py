@@ -25,6 +25,7 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
+from edgefusion.inference.predictor import load_bundle
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
@@ -42,6 +43,7 @@ def train(
     resume: bool = False,
     title: str = "",
     network: dict[str, Any] | None = None,
+    start: Path | str | None = None,
 ) -> Bundle:
     """Train a network and save it.
 
@@ -58,12 +60,14 @@ def train(
         resume: Go on from the last checkpoint in ``output``.
         title: Name of the run in progress lines.
         network: Arguments of EdgeFusion-UNet that differ from its defaults.
+        start: Bundle of the same network whose weights training starts from: a folder, or a name that ships along.
 
     Returns:
         The bundle, as saved.
 
     Raises:
-        UsageError: For an unknown network, or if ``output`` already holds a bundle and ``resume`` is off.
+        UsageError: For an unknown network, for a ``start`` that is another network, or if ``output`` already holds a
+            bundle and ``resume`` is off.
     """
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
@@ -81,6 +85,8 @@ def train(
     torch.manual_seed(config.seed)
     arguments = {**_edge_channel(model, recipe), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
+    if start is not None:
+        _start_from(module, start, model, recipe)
     epochs = _fit(module, training, validation, config, output, resume, title)
     bundle = Bundle(
         model=module.eval(),
@@ -96,6 +102,21 @@ def train(
     )
     bundle.save(output)
     return bundle
+
+
+def _start_from(module: nn.Module, start: Path | str, model: str, recipe: ChannelRecipe) -> None:
+    """Take over the weights of a bundle; what it was trained to see must be what is seen now."""
+    before = load_bundle(start)
+    if (before.model_name, before.recipe.channels) != (model, recipe.channels):
+        raise UsageError(
+            f"{start} is a {before.model_name} that sees {', '.join(before.recipe.channels)}: "
+            f"a {model} that sees {', '.join(recipe.channels)} cannot start from it.",
+            "Start from a bundle of the same network and channels.",
+        )
+    try:
+        module.load_state_dict(before.model.state_dict())
+    except RuntimeError:
+        raise UsageError(f"The network in {start} has another size or other labels.", "Train it alike.") from None
 
 
 def _edge_channel(model: str, recipe: ChannelRecipe) -> dict[str, Any]:

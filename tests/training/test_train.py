@@ -98,3 +98,22 @@ def test_edgefusion_is_told_where_the_edges_are(discs: Study, tmp_path: Path) ->
     bundle = train(discs, "edgefusion-unet", tmp_path, replace(_CONFIG, epochs=1), recipe, _SPLIT)
     assert bundle.model_args == {"edge_channel": 0}
     assert np.isfinite(Predictor(Bundle.load(tmp_path)).predict(discs.image("4_0")).probability).all()
+
+
+def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: Path) -> None:
+    both = train(discs, "edgefusion-unet", tmp_path / "both", replace(_CONFIG, epochs=1), _RECIPE, _SPLIT)
+    empty = [frame for frame in discs.frames["frame_id"] if frame.endswith("_5")]
+    always = Study(discs.path, "always", discs.labels, "", "", discs.frames[~discs.frames["frame_id"].isin(empty)])
+    only = train(
+        always,
+        "edgefusion-unet",
+        tmp_path / "only",
+        replace(_CONFIG, epochs=1),
+        _RECIPE,
+        _SPLIT,
+        start=tmp_path / "both",
+    )
+    assert "presence_head" not in both.model_args
+    assert only.model_args["presence_head"] is False
+    back = train(discs, "edgefusion-unet", tmp_path / "back", _CONFIG, _RECIPE, _SPLIT, start=tmp_path / "only")
+    assert "presence_head" not in back.model_args

@@ -29,7 +29,7 @@ from edgefusion.evaluation.report import write_report
 from edgefusion.files import write_json, write_text
 from edgefusion.inference.predictor import Predictor
 from edgefusion.models.costs import measure
-from edgefusion.models.zoo import build_model, check_name, check_size
+from edgefusion.models.zoo import check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.train import train
 
@@ -211,10 +211,10 @@ def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> d
     predictors = {}
     costs: dict[str, dict[str, float]] = {}
     for name in config.models:
-        recipe = _recipe_of(name, config)
-        network = build_model(name, len(recipe.channels), len(study.labels), **_network_of(name, config))
-        costs[name] = dict(measure(network, len(recipe.channels), recipe.height, recipe.width))
-        predictors[name] = Predictor(Bundle.load(_unit_folder(output, (name, split, 0))))
+        bundle = Bundle.load(_unit_folder(output, (name, split, 0)))
+        recipe = bundle.recipe
+        costs[name] = dict(measure(bundle.model, len(recipe.channels), recipe.height, recipe.width))
+        predictors[name] = Predictor(bundle)
     times: dict[str, list[float]] = {name: [] for name in predictors}
     # In turn, so that a busy moment of the machine strikes all networks alike.
     for _ in range(10):

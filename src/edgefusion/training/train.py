@@ -32,6 +32,8 @@ from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.task import SegmentationTask
 
+_PRESENCE = "presence_head."
+
 
 def train(
     study: Study | Path | str,
@@ -83,7 +85,7 @@ def train(
     validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
     torch.manual_seed(config.seed)
-    arguments = {**_edge_channel(model, recipe), **(network or {})}
+    arguments = {**_fitting_arguments(model, recipe, training), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
     if start is not None:
         _start_from(module, start, model, recipe)
@@ -105,7 +107,10 @@ def train(
 
 
 def _start_from(module: nn.Module, start: Path | str, model: str, recipe: ChannelRecipe) -> None:
-    """Take over the weights of a bundle; what it was trained to see must be what is seen now."""
+    """Take over the weights of a bundle; what it was trained to see must be what is seen now.
+
+    A presence head that only one of the two has is left alone.
+    """
     before = load_bundle(start)
     if (before.model_name, before.recipe.channels) != (model, recipe.channels):
         raise UsageError(
@@ -113,17 +118,28 @@ def _start_from(module: nn.Module, start: Path | str, model: str, recipe: Channe
             f"a {model} that sees {', '.join(recipe.channels)} cannot start from it.",
             "Start from a bundle of the same network and channels.",
         )
+    held, wanted = before.model.state_dict(), module.state_dict()
+    shared = {name: value for name, value in held.items() if name in wanted or not name.startswith(_PRESENCE)}
+    shared.update({name: value for name, value in wanted.items() if name not in held and name.startswith(_PRESENCE)})
     try:
-        module.load_state_dict(before.model.state_dict())
+        module.load_state_dict(shared)
     except RuntimeError:
         raise UsageError(f"The network in {start} has another size or other labels.", "Train it alike.") from None
 
 
-def _edge_channel(model: str, recipe: ChannelRecipe) -> dict[str, Any]:
-    """EdgeFusion-UNet is told which channel holds the edges, if any does."""
-    if model == "edgefusion-unet" and "edges" in recipe.channels:
-        return {"edge_channel": recipe.channels.index("edges")}
-    return {}
+def _fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet) -> dict[str, Any]:
+    """Fit EdgeFusion-UNet to its channels and frames.
+
+    It is told which channel holds the edges, if any does. Where every training frame shows every label, it gets no
+    presence head: one that never saw an absence could only learn to say yes.
+    """
+    arguments: dict[str, Any] = {}
+    if model == "edgefusion-unet":
+        if "edges" in recipe.channels:
+            arguments["edge_channel"] = recipe.channels.index("edges")
+        if bool((training.targets.amax((2, 3)) >= 0.5).all()):
+            arguments["presence_head"] = False
+    return arguments
 
 
 def _fit(

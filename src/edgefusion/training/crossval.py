@@ -80,7 +80,7 @@ def compare(
     for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
         cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
     _run_units(study.path, output, config, units, jobs)
-    tables = [read_frames(_unit_folder(output, unit) / "metrics.csv") for unit in units]
+    tables = [read_frames(_unit_folder(output, *unit[:2]) / "metrics.csv") for unit in units]
     write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
     write_json(output / "costs.json", _costs(study, output, config, repeated[0][0]))
     return write_report(output, study)
@@ -140,13 +140,12 @@ Unit = tuple[str, Split, int]
 """One training: network, fold and seed."""
 
 
-def _unit_folder(output: Path, unit: Unit) -> Path:
-    name, split, _ = unit
+def _unit_folder(output: Path, name: str, split: Split) -> Path:
     return output / name / split.name
 
 
 def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Unit], jobs: int) -> None:
-    todo = [unit for unit in units if not (_unit_folder(output, unit) / "metrics.csv").is_file()]
+    todo = [unit for unit in units if not (_unit_folder(output, *unit[:2]) / "metrics.csv").is_file()]
     if len(todo) < len(units):
         say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
     if jobs == 1 or len(todo) < 2:
@@ -180,7 +179,7 @@ def _start_worker(threads: int) -> None:
 def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) -> None:
     """Train and judge one network on one fold; its ``metrics.csv`` is written last."""
     name, split, seed = unit
-    study, folder = Study.load(study_path), _unit_folder(output, unit)
+    study, folder = Study.load(study_path), _unit_folder(output, name, split)
     bundle = train(
         study,
         name,
@@ -211,7 +210,7 @@ def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> d
     predictors = {}
     costs: dict[str, dict[str, float]] = {}
     for name in config.models:
-        bundle = Bundle.load(_unit_folder(output, (name, split, 0)))
+        bundle = Bundle.load(_unit_folder(output, name, split))
         recipe = bundle.recipe
         costs[name] = dict(measure(bundle.model, len(recipe.channels), recipe.height, recipe.width))
         predictors[name] = Predictor(bundle)

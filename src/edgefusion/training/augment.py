@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from edgefusion.config import TrainConfig
 
-_ROTATION = math.radians(20)
-_SCALE = 0.22
-_SHIFT = 0.15
-_GAMMA = 0.4
-_GAIN = 0.2
+_ROTATION = math.radians(16)
+_SCALE = 0.17
+_SHIFT = 0.11
+_GAMMA = 0.3
+_GAIN = 0.15
 _FIELD = (3, 4)
-_FIELD_GAIN = 0.35
-_SHADOWED = 0.3
+_FIELD_GAIN = 0.25
+_SHADOWED = 0.2
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench clean
+# The published results, from the data sets to the tables; resumes where it stopped. Hours on two cores.
+RUNS ?= runs
+EDGEFUSION_DATA ?= ../shared/data
+KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: research use, no redistribution
+USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
+
+.PHONY: demo test lint format bench results clean
 
 demo: $(STAMP)
 	$(BIN)/edgefusion demo -o demo
@@ -23,6 +29,23 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/edgefusion bench
+
+results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pretraining-phantoms/study.yaml
+	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml -o $(RUNS)/pretraining
+	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml --pretrained $(RUNS)/pretraining -o $(RUNS)/kaggle-fixed
+	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
+	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
+
+$(RUNS)/kaggle/study.yaml: | $(STAMP)
+	$(BIN)/edgefusion ingest $(EDGEFUSION_DATA)/kaggle-nerve/train -o $(@D) --terms "$(KAGGLE_TERMS)"
+
+$(RUNS)/usgra/study.yaml: | $(STAMP)
+	$(BIN)/edgefusion ingest $(EDGEFUSION_DATA)/usgra -o $(@D) --terms "$(USGRA_TERMS)"
+
+$(RUNS)/pretraining-phantoms/study.yaml: | $(STAMP)
+	$(BIN)/edgefusion phantom -o $(@D) --patients 500 --frames 3 --seed 1
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ python benchmarks/ablation.py runs/kaggle -o runs/ablation --jobs 2
 
 Every file is read on top of full.yaml and compared with it, on development patients only. A file's first line says what
 it changes. Runs resume; ``--only a,b`` trains some of them, and the table is made of all that are complete.
+``--configs configs/few-labels`` asks the same of six training patients.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from edgefusion.evaluation.aggregate import read_frames, summarise
 from edgefusion.evaluation.compare import compare_models
 from edgefusion.files import write_text
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "ablation"
 REFERENCE = "full"
 MEASURES = {"dice_masked": 3, "precision": 3, "boundary_f1": 3, "hd95": 1}
 """Measures of the table, with their digits."""
@@ -33,19 +33,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--only", default="", help="names of files in configs/ablation, without .yaml")
+    parser.add_argument("--configs", type=Path, default=Path("configs/ablation"), help="folder of the files")
+    parser.add_argument("--only", default="", help="names of files, without .yaml")
     parser.add_argument("--seeds", default="0", help="train once with each")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
     given = parser.parse_args()
-    names = given.only.split(",") if given.only else [REFERENCE, *sorted(variants())]
+    names = given.only.split(",") if given.only else [REFERENCE, *variants(given.configs)]
     with ThreadPoolExecutor(given.jobs) as pool:
         list(pool.map(lambda name: train(name, given), names))
-    print(table(given.output))
+    print(table(given.output, given.configs))
 
 
-def variants() -> dict[str, str]:
+def variants(configs: Path) -> dict[str, str]:
     """What each file but the reference changes, by its first line."""
-    files = sorted(CONFIGS.glob("*.yaml"))
+    files = sorted(configs.glob("*.yaml"))
     return {
         file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         for file in files
@@ -58,16 +59,16 @@ def train(name: str, given: argparse.Namespace) -> None:
     if (output / "report.html").is_file():
         return
     command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(output)]
-    command += ["--config", str(CONFIGS / f"{REFERENCE}.yaml")]
+    command += ["--config", str(given.configs / f"{REFERENCE}.yaml")]
     if name != REFERENCE:
-        command += ["--config", str(CONFIGS / f"{name}.yaml")]
+        command += ["--config", str(given.configs / f"{name}.yaml")]
     threads = str(max(1, cores() // given.jobs))
     subprocess.run([*command, "--seeds", given.seeds], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 
 
-def table(output: Path) -> str:
+def table(output: Path, configs: Path) -> str:
     """A markdown table of the complete runs; also writes their frames, one file for all."""
-    titles = {REFERENCE: "EdgeFusion-UNet as it is", **variants()}
+    titles = {REFERENCE: "EdgeFusion-UNet as it is", **variants(configs)}
     complete = [name for name in titles if (output / name / "report.html").is_file()]
     frames = pd.concat([read_frames(output / name / "frames.csv").assign(model=name) for name in complete])
     write_text(output / "frames.csv", frames.to_csv(index=False))

@@ -2,7 +2,9 @@
 
 python benchmarks/comparison_table.py runs/kaggle-fixed --keep docs/results/kaggle-fixed
 
-``--keep`` copies what may be published (settings, split, machine, costs, per-frame figures, logs; no frame, no mask).
+``--control`` adds EdgeFusion-UNet of another run of the same split, such as the one that sees the raw frame in every
+channel: what the channels are worth. ``--keep`` copies what may be published: settings, split, machine, costs,
+figures of every frame, logs; no frame, no mask.
 """
 
 from __future__ import annotations
@@ -51,20 +53,27 @@ def measures(run: Run, label: str) -> str:
     return "\n".join(lines)
 
 
-def differences(run: Run, label: str) -> str:
-    pairs = compare_models(run.frames[run.frames["label"] == label], run.reference).set_index(["other", "measure"])
-    lines = [line([f"{TITLES[run.reference]} minus", *(COLUMNS[measure][0].split(" (")[0] for measure in DIFFERENCES)])]
+def differences(frames: pd.DataFrame, reference: str) -> str:
+    pairs = compare_models(frames, reference).set_index(["other", "measure"])
+    lines = [line([f"{TITLES[reference]} minus", *(COLUMNS[measure][0].split(" (")[0] for measure in DIFFERENCES)])]
     lines.append("|---" * (1 + len(DIFFERENCES)) + "|")
-    for model in run.models:
-        if model == run.reference:
-            continue
-        cells = [TITLES[model]]
+    for other in pairs.index.get_level_values("other").unique():
+        cells = [TITLES.get(other, other)]
         for measure in DIFFERENCES:
-            pair, digits = pairs.loc[(model, measure)], COLUMNS[measure][1]
+            pair, digits = pairs.loc[(other, measure)], COLUMNS[measure][1]
             span = f"{pair['low']:+.{digits}f} to {pair['high']:+.{digits}f}"
             cells.append(f"{pair['difference']:+.{digits}f} ({span}), p {pair['p_holm']:.2f}")
         lines.append(line(cells))
     return "\n".join(lines)
+
+
+def against_control(run: Run, control: Run, label: str) -> str:
+    """The network of this run against the same network of another run, which saw other channels."""
+    itself = run.frames[run.frames["model"] == run.reference]
+    other = control.frames[control.frames["model"] == run.reference]
+    seen = ", ".join(control.channels[run.reference])
+    frames = pd.concat([itself, other.assign(model=f"itself seeing {seen}")])
+    return differences(frames[frames["label"] == label], run.reference)
 
 
 def folds(run: Run, label: str) -> str:
@@ -92,10 +101,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--keep", type=Path, help="folder that receives the files behind the tables")
+    parser.add_argument("--control", type=Path, help="run in which EdgeFusion-UNet saw other channels")
     given = parser.parse_args()
     run = read_run(given.run)
     for label in run.frames["label"].unique():
-        print(f"{label}\n\n{measures(run, label)}\n\n{differences(run, label)}\n\n{folds(run, label)}\n")
+        frames = run.frames[run.frames["label"] == label]
+        print(f"{label}\n\n{measures(run, label)}\n\n{differences(frames, run.reference)}\n\n{folds(run, label)}\n")
+        if given.control:
+            print(against_control(run, read_run(given.control), label), "\n")
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
         keep(run, given.keep)

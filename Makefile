@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 RUNS ?= runs
 EDGEFUSION_DATA ?= ../shared/data
 KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: research use, no redistribution
-# The same network and compute, but the raw frame in all three channels: what the channels themselves are worth.
-CONTROL := --models edgefusion-unet --recipe.channels [raw,raw,raw]
+# The same network with the denoised and the edge channel: what the channels are worth.
+CONTROL := --models edgefusion-unet --recipe.channels [raw,dpad,edges]
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
 .PHONY: demo test lint format bench results clean
@@ -35,12 +35,12 @@ bench: $(STAMP)
 results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pretraining-phantoms/study.yaml
 	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml -o $(RUNS)/pretraining
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml --pretrained $(RUNS)/pretraining -o $(RUNS)/kaggle-fixed
-	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(CONTROL) -o $(RUNS)/pretraining-raw
-	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(CONTROL) --pretrained $(RUNS)/pretraining-raw -o $(RUNS)/kaggle-fixed-raw
+	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(CONTROL) -o $(RUNS)/pretraining-channels
+	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(CONTROL) --pretrained $(RUNS)/pretraining-channels -o $(RUNS)/kaggle-fixed-channels
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/few-labels --seeds 0,1,2 -o $(RUNS)/few-labels --jobs 2
-	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-raw
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
 
 $(RUNS)/kaggle/study.yaml: | $(STAMP)

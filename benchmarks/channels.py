@@ -251,7 +251,7 @@ def stacks_report(frame: NDArray[np.uint8], rounds: int, threads: int) -> str:
     small = cv2.resize(frame, (256, 185), interpolation=cv2.INTER_AREA)
     runs = {
         f"raw, DPAD and edges at {image.shape[0]}×{image.shape[1]}": (
-            lambda image=image: build_stack(image, ChannelRecipe(), threads=threads)
+            lambda image=image: build_stack(image, ChannelRecipe(("raw", "dpad", "edges")), threads=threads)
         )
         for image in (frame, small)
     }

@@ -39,7 +39,7 @@ def run_bench(frames: int, size: tuple[int, int]) -> dict[str, Any]:
     """
     image = simulate_frame(seed=0, patient=0, frame=0, size=size).image
     denoised = despeckle(image, "dpad")
-    recipe = ChannelRecipe()
+    recipe = ChannelRecipe(("raw", "dpad", "edges"))
     stages: dict[str, Callable[[], Any]] = {
         "channels: SRAD": lambda: despeckle(image, "srad"),
         "channels: DPAD": lambda: despeckle(image, "dpad"),

@@ -16,8 +16,9 @@ CHANNELS = ("raw", "srad", "dpad", "osrad", "perona-malik", "edges", "icov", "ro
 class ChannelRecipe:
     """How a frame becomes the stack of channels that a network sees. It travels with the weights."""
 
-    channels: tuple[str, ...] = ("raw", "dpad", "edges")
-    """Names from ``CHANNELS``, in the order of the stack."""
+    channels: tuple[str, ...] = ("raw",)
+    """Names from ``CHANNELS``, in the order of the stack. The raw frame alone, since on real frames no other channel
+    helped: ``docs/decisions/0008``."""
     height: int = 96
     """Rows of the network's input."""
     width: int = 128

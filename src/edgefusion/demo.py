@@ -16,7 +16,7 @@ from edgefusion.training.crossval import compare
 PATIENTS, FRAMES, SIZE = 24, 12, (210, 290)
 
 CONFIG = CompareConfig(
-    recipe=ChannelRecipe(height=64, width=96),
+    recipe=ChannelRecipe(("raw", "dpad", "edges"), height=64, width=96),
     train=TrainConfig(epochs=10, precision="32"),
     split=SplitConfig(folds=2),
 )

@@ -118,7 +118,7 @@ def test_dropout_only_acts_in_training() -> None:
 
 
 def test_it_can_learn_a_frame_by_heart() -> None:
-    model = EdgeFusionUNet(2, 1, widths=(8, 16, 16, 16), stem_widths=(4, 4, 4), dropout=0.0)
+    model = EdgeFusionUNet(2, 1, widths=(8, 16, 16, 16), stem_widths=(4, 4, 4), dropout=0.0, channel_dropout=0.0)
     target = torch.zeros(2, 1, 32, 32)
     target[0, :, 8:20, 10:26] = 1
     x = standardise(torch.rand(2, 2, 32, 32) + 0.3 * target)
@@ -153,3 +153,15 @@ def test_every_part_can_be_left_out(part: dict[str, Any], lost: str) -> None:
     assert output.mask.shape == (1, 2, 32, 48)
     assert (output.boundary is None) == (lost == "boundary_head")
     assert (output.presence is None) == (lost == "presence_head")
+
+
+def test_channels_are_blanked_in_training_only_and_never_all_of_them() -> None:
+    model, x = EdgeFusionUNet(3, 1, channel_dropout=0.5), torch.rand(200, 3, 32, 32) + 0.1
+    kept = (model._blank_channels(x) != 0).all(3).all(2)
+    assert kept.any(1).all()
+    assert 0.55 < kept.float().mean() < 0.7  # half of the channels, and all where none would have stayed
+    model = EdgeFusionUNet(3, 1, channel_dropout=0.5, dropout=0.0).train()
+    assert not torch.equal(model(x[:4]).mask, model(x[:4]).mask)
+    assert torch.equal(model.eval()(x[:4]).mask, model(x[:4]).mask)
+    alone = EdgeFusionUNet(1, 1, channel_dropout=0.9)
+    assert torch.equal(alone._blank_channels(x[:, :1]), x[:, :1])

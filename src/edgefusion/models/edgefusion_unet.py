@@ -45,6 +45,8 @@ class EdgeFusionUNet(nn.Module):
         stem_widths: Features that each input channel brings to each level but the coarsest.
         edge_channel: Which input channel opens the gates of the skip connections.
         dropout: Share of features dropped before the presence head and at the coarsest level.
+        channel_dropout: In training, the share of input channels that are blanked, frame by frame; at least one stays.
+            Every channel is a view of the same anatomy, and the network must find the nerve in any of them.
         fusion: How the channels' features are joined: weighed by attention, or only concatenated and mixed.
         edge_gates: Whether skip connections pass gates.
         boundary_head: Whether the border band is learnt, and shown to the mask head.
@@ -61,6 +63,7 @@ class EdgeFusionUNet(nn.Module):
         stem_widths: tuple[int, ...] = (8, 16, 24),
         edge_channel: int = -1,
         dropout: float = 0.1,
+        channel_dropout: float = 0.3,
         fusion: Literal["attention", "concatenation"] = "attention",
         edge_gates: bool = True,
         boundary_head: bool = True,
@@ -68,6 +71,7 @@ class EdgeFusionUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.channel_dropout = channel_dropout
         self.edge_channel = edge_channel % in_channels
         levels = len(widths) - 1
 
@@ -100,7 +104,7 @@ class EdgeFusionUNet(nn.Module):
 
     def forward(self, x: Tensor) -> SegmentationOutput:
         """Segment B×C×H×W standardised channels; H and W are multiples of 16."""
-        pyramid = self._pyramid(x)
+        pyramid = self._pyramid(self._blank_channels(x) if self.training else x)
         encoded: list[Tensor] = []
         features: Tensor | None = None
         for stem, fusion, encoder in zip(pyramid, self.fusions, self.encoders, strict=False):
@@ -139,6 +143,11 @@ class EdgeFusionUNet(nn.Module):
         """
         pairs = zip(self._pyramid(x), self.fusions, strict=True)
         return [fusion.weights(stem) for stem, fusion in pairs]  # type: ignore[operator]
+
+    def _blank_channels(self, x: Tensor) -> Tensor:
+        keep = torch.rand(x.shape[:2], device=x.device) >= self.channel_dropout
+        keep |= ~keep.any(1, keepdim=True)  # where the lot fell on all channels, all stay
+        return x * keep[:, :, None, None]
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:
         levels = []

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from edgefusion.bundle import FORMAT, Bundle
+from edgefusion.bundle import FORMAT, Bundle, Origin
 from edgefusion.config import ChannelRecipe
 from edgefusion.errors import BundleError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
@@ -185,7 +185,26 @@ def test_a_newer_format_is_refused_with_the_way_out(folder: Path) -> None:
         Bundle.load(folder)
 
 
-@pytest.mark.parametrize("text", ["", "words", "[1, 2", "a: [", "format: x", "{}", "\x00", "- 1\n- 2", "format: 1"])
+def test_an_older_format_is_refused_with_the_way_out(folder: Path) -> None:
+    edit(folder, lambda values: values.update(format=FORMAT - 1))
+    with pytest.raises(BundleError, match=r"older.*Train it again"):
+        Bundle.load(folder)
+
+
+def test_all_trainings_behind_the_weights_are_remembered(folder: Path, tmp_path: Path) -> None:
+    bundle = make_bundle()
+    bundle.started_from = [
+        Origin("phantoms", "00", ["p1"], "free"),
+        Origin("volunteers", "11", ["v1", "v2"], "CC-BY 4.0"),
+    ]
+    bundle.save(tmp_path / "b")
+    history = Bundle.load(tmp_path / "b").history()
+    assert history[:2] == bundle.started_from
+    assert history[2] == Origin(bundle.study_name, bundle.study_sha256, bundle.trained_on, bundle.terms)
+    assert "Started from: 2 patients of the study 'volunteers'" in (tmp_path / "b" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "words", "[1, 2", "a: [", "format: x", "{}", "\x00", "- 1\n- 2", "format: 2"])
 def test_garbage_is_refused(folder: Path, text: str) -> None:
     (folder / "bundle.yaml").write_text(text)
     with pytest.raises(BundleError, match=r"^[^\n]*bundle\.yaml[^\n]*$"):

@@ -21,8 +21,22 @@ from edgefusion.errors import BundleError, UsageError
 from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
 from edgefusion.models.zoo import build_model, check_size
 
-FORMAT = 1
-"""Version of the folder's layout; a bundle with a higher one is refused."""
+FORMAT = 2
+"""Version of the folder's layout; a bundle with another one is refused."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One training that left its mark on the weights."""
+
+    study: str
+    """Name of the study."""
+    sha256: str
+    """SHA-256 of the study's ``frames.csv``."""
+    trained_on: list[str]
+    """Patient ids whose frames were trained on."""
+    terms: str
+    """Terms of the frames."""
 
 
 @dataclass
@@ -47,12 +61,18 @@ class Bundle:
     """SHA-256 of that study's ``frames.csv``."""
     trained_on: list[str] = field(default_factory=list)
     """Patient ids whose frames it was trained on."""
+    started_from: list[Origin] = field(default_factory=list)
+    """The trainings before this one, if it did not start from fresh weights; the first comes first."""
     terms: str = ""
     """Terms of the training data, repeated in the model card."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Figures of merit, as far as they were measured."""
     versions: dict[str, str] = field(default_factory=dict)
     """Programs that made it; filled in by ``save``."""
+
+    def history(self) -> list[Origin]:
+        """All trainings behind the weights, this bundle's own last."""
+        return [*self.started_from, Origin(self.study_name, self.study_sha256, list(self.trained_on), self.terms)]
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the bundle; ``bundle.yaml`` comes last, so a folder that has one is whole.
@@ -78,6 +98,7 @@ class Bundle:
             "labels": self.labels,
             "thresholds": self.thresholds,
             "study": {"name": self.study_name, "sha256": self.study_sha256, "trained_on": self.trained_on},
+            "started_from": [dataclasses.asdict(origin) for origin in self.started_from],
             "terms": self.terms,
             "weights_sha256": sha256_of_file(weights),
             "versions": self.versions,
@@ -90,7 +111,7 @@ class Bundle:
 
         Raises:
             UsageError: If the folder is not there or is not a bundle.
-            BundleError: If it is damaged, was altered, or is from a newer version.
+            BundleError: If it is damaged, was altered, or is from another version.
         """
         folder = Path(folder)
         file = folder / "bundle.yaml"
@@ -100,6 +121,8 @@ class Bundle:
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
             if int(values["format"]) > FORMAT:
                 raise BundleError(f"{folder} was written by a newer version of EdgeFusion.", "Upgrade edgefusion.")
+            if int(values["format"]) < FORMAT:
+                raise BundleError(f"{folder} is from an older version, whose channels differ.", "Train it again.")
             name, arguments = str(values["model"]["name"]), dict(values["model"]["arguments"])
             recipe, labels = ChannelRecipe.from_dict(values["recipe"]), list(values["labels"])
             check_size(recipe.height, recipe.width)
@@ -113,13 +136,14 @@ class Bundle:
                 study_name=str(values["study"]["name"]),
                 study_sha256=str(values["study"]["sha256"]),
                 trained_on=list(values["study"]["trained_on"]),
+                started_from=[Origin(**origin) for origin in values["started_from"]],
                 terms=str(values["terms"]),
                 versions=dict(values["versions"]),
                 metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
             )
             expected = values["weights_sha256"]
         # Building the network from made-up arguments can fail in any of these ways too.
-        except (yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError, UsageError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
         weights = folder / "model.safetensors"
@@ -151,6 +175,7 @@ class Bundle:
             f"- Input: {channels} at {self.recipe.height}×{self.recipe.width}, "
             f"filtered at the {self.recipe.resolution}'s size",
             f"- Trained on: {len(self.trained_on)} patients of the study '{self.study_name}'",
+            *(f"- Started from: {len(o.trained_on)} patients of the study '{o.study}'" for o in self.started_from),
             f"- Terms of the data: {self.terms or 'not stated'}",
             "",
             "| measure | value |",

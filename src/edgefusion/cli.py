@@ -93,14 +93,16 @@ class _Arguments:
             raise UsageError(message, f"See: {self.parser.prog} --help") from None
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _names(value: object) -> tuple[str, ...]:
+    """Names separated by commas; a settings file may also give a list, or one number."""
+    parts = value if isinstance(value, list | tuple) else ("" if value is None else str(value)).split(",")
+    return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    names = _names(text)
+def _integers(value: object) -> tuple[int, ...]:
+    names = _names(value)
     if not all(name.isdecimal() for name in names):
-        raise UsageError(f"'{text}' is not a list of numbers.", "Separate whole numbers by commas, such as 0,1,2.")
+        raise UsageError(f"'{value}' is not a list of numbers.", "Separate whole numbers by commas, such as 0,1,2.")
     return tuple(int(name) for name in names)
 
 

@@ -193,3 +193,20 @@ def test_interrupting_a_training_is_quick_and_it_can_go_on(study: Path, tmp_path
     assert time.monotonic() - started < 20
     assert "Traceback" not in rest
     assert (tmp_path / "b" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("line", ["seeds: 7", "seeds: [0, 1]", "without_patients: 3", "validation_patients: [3, 8]"])
+def test_a_settings_file_may_give_numbers_and_lists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(line + "\n")
+    arguments = [
+        "compare",
+        str(tmp_path / "nowhere"),
+        "-o",
+        str(tmp_path / "run"),
+        "--config",
+        str(tmp_path / "run.yaml"),
+    ]
+    assert main(arguments) == 2
+    assert "nowhere" in capsys.readouterr().err

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,15 +136,47 @@ def test_every_seed_trains_its_own_network_on_the_same_patients(discs: Study, tm
 
 
 def test_networks_start_from_the_weights_of_another_run(discs: Study, run: Path, tmp_path: Path) -> None:
+    # Another study: the same frames under other names, so that nobody who is judged here was trained on there.
+    table = discs.frames.assign(patient_id="other " + discs.frames["patient_id"])
+    other = Study(tmp_path / "study", "other", discs.labels, "", "CC0", table)
+    shutil.copytree(discs.path, other.path)
+    other.save()
     config = replace(_CONFIG, train=replace(_CONFIG.train, learning_rate=0.0), split=SplitConfig(folds=1))
-    compare(discs, tmp_path / "run", replace(config, pretrained=str(run)))
+    start = replace(config, pretrained=str(run))
+    compare(other, tmp_path / "run", start)
     for model in _CONFIG.models:
         before, after = Bundle.load(run / model / "fold_0"), Bundle.load(tmp_path / "run" / model / "holdout")
         for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
             assert old.equal(new), name  # nothing was learnt at this rate, so all is as it was
-    with pytest.raises(UsageError, match="no trained resunet to start from"):
-        compare(discs, tmp_path / "other", replace(config, models=("resunet",), pretrained=str(run)))
-    with pytest.raises(UsageError, match="cannot start from it"):
-        compare(discs, tmp_path / "a", replace(config, recipe=ChannelRecipe(("raw",), 32, 48), pretrained=str(run)))
-    with pytest.raises(UsageError, match="another size"):
-        compare(discs, tmp_path / "b", replace(config, network={"widths": (8, 8, 8, 8)}, pretrained=str(run)))
+        assert [origin.study for origin in after.history()] == ["discs", "other"]
+        assert after.history()[0].trained_on == before.trained_on
+    refused = {
+        "no trained resunet to start from": replace(start, models=("resunet",)),
+        "cannot start from it": replace(start, models=("edgefusion-unet",), recipe=ChannelRecipe(("raw",), 32, 48)),
+        "another size": replace(start, network={"widths": (8, 8, 8, 8)}, models=("edgefusion-unet",)),
+        "no argument 'dropuot'": replace(start, network={"dropuot": 1.0}),
+        "no fusion 'attnetion'": replace(start, network={"fusion": "attnetion"}),
+    }
+    for number, (message, settings) in enumerate(refused.items()):
+        with pytest.raises(UsageError, match=message):
+            compare(other, tmp_path / str(number), settings)
+
+
+def test_who_is_judged_was_not_trained_on_before(discs: Study, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="trained on patients who are to be judged"):
+        compare(discs, tmp_path / "run", replace(_CONFIG, models=("unet",), pretrained=str(run)))
+
+
+def test_another_start_is_another_run(discs: Study, run: Path, tmp_path: Path) -> None:
+    table = discs.frames.assign(patient_id="other " + discs.frames["patient_id"])
+    other = Study(tmp_path / "study", "other", discs.labels, "", "", table)
+    shutil.copytree(discs.path, other.path)
+    other.save()
+    shutil.copytree(run, tmp_path / "start")
+    config = replace(_CONFIG, models=("unet",), split=SplitConfig(folds=1), pretrained=str(tmp_path / "start"))
+    compare(other, tmp_path / "run", config)
+    bundle = Bundle.load(tmp_path / "start" / "unet" / "fold_0")
+    next(bundle.model.parameters()).data += 1
+    bundle.save(tmp_path / "start" / "unet" / "fold_0")
+    with pytest.raises(UsageError, match="other settings \\(pretrained_sha256\\)"):
+        compare(other, tmp_path / "run", config)

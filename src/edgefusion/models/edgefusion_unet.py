@@ -1,4 +1,4 @@
-"""EdgeFusion-UNet: a U-Net that weighs raw, denoised and edge channels pixel by pixel, level by level.
+"""EdgeFusion-UNet: a U-Net that weighs its input channels against each other, pixel by pixel, level by level.
 
 Read top to bottom:
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgefusion.errors import UsageError
 from edgefusion.models.blocks import (
     PRIOR_LOGIT,
     ChannelAttention,
@@ -52,7 +53,11 @@ class EdgeFusionUNet(nn.Module):
         boundary_head: Whether the border band is learnt, and shown to the mask head.
         presence_head: Whether the presence of each label is learnt.
 
-    The last four exist so that ``configs/ablation`` can leave each part out.
+    Raises:
+        UsageError: If there is no such ``fusion``.
+
+    ``train`` leaves the presence head out where it could learn nothing; ``fusion``, ``edge_gates`` and
+    ``boundary_head`` exist so that ``configs/ablation`` can leave each part out.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class EdgeFusionUNet(nn.Module):
         presence_head: bool = True,
     ) -> None:
         super().__init__()
+        if fusion not in ("attention", "concatenation"):
+            raise UsageError(f"There is no fusion '{fusion}'.", "Choose attention or concatenation.")
         self.in_channels = in_channels
         self.channel_dropout = channel_dropout
         self.edge_channel = edge_channel % in_channels

@@ -8,6 +8,7 @@ customary width is within 10 % already, so its two sizes are one.
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,13 +70,17 @@ def build_model(name: str, in_channels: int, labels: int, **arguments: Any) -> n
         A module whose forward maps B×C×H×W float32 (H, W multiples of 16) to a ``SegmentationOutput``.
 
     Raises:
-        UsageError: If there is no such network, or a baseline is given arguments.
+        UsageError: If there is no such network or argument, or a baseline is given arguments.
     """
     check_name(name)
     if arguments and name != "edgefusion-unet":
         raise UsageError(
             f"'{name}' takes no arguments, but was given {', '.join(arguments)}.", "Its name fixes its width."
         )
+    for argument in arguments:
+        known = list(inspect.signature(EdgeFusionUNet).parameters)[2:]
+        if argument not in known:
+            raise UsageError(f"EdgeFusion-UNet has no argument '{argument}'.", f"It has: {', '.join(known)}.")
     # MONAI takes a second to import and EdgeFusion-UNet does not need it.
     match name:
         case "edgefusion-unet":

@@ -26,10 +26,10 @@ from edgefusion.errors import UsageError
 from edgefusion.evaluation.aggregate import read_frames
 from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
-from edgefusion.files import write_json, write_text
+from edgefusion.files import sha256_of_file, write_json, write_text
 from edgefusion.inference.predictor import Predictor
 from edgefusion.models.costs import measure
-from edgefusion.models.zoo import check_name, check_size
+from edgefusion.models.zoo import build_model, check_size
 from edgefusion.progress import say
 from edgefusion.training.train import train
 
@@ -61,12 +61,11 @@ def compare(
     """
     study = study if isinstance(study, Study) else Study.load(Path(study))
     config, output = config or CompareConfig(), Path(output)
-    for name in config.models:
-        check_name(name)
     check_channels(config.recipe.channels)
     check_size(config.recipe.height, config.recipe.width)
     for name in config.models:
-        _start_of(name, config)
+        # Refuses unknown names and arguments before anything is filtered or trained.
+        build_model(name, len(_recipe_of(name, config).channels), len(study.labels), **_network_of(name, config))
     splits = splits or make_splits(study, config.split)
     seeds = config.seeds or (config.train.seed,)
     if len(set(seeds)) < len(seeds):
@@ -93,6 +92,11 @@ def _fold_name(split: Split, seed: int, seeds: tuple[int, ...]) -> str:
 def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[Split]) -> None:
     """Make the run's folder, or check that the one that is there is the same run."""
     settings = {"study": str(study.path), "study_sha256": study.sha256(), **_plain(dataclasses.asdict(config))}
+    if config.pretrained:
+        starts = {name: _start_of(name, config) for name in config.models}
+        settings["pretrained_sha256"] = {
+            name: sha256_of_file(start / "model.safetensors") for name, start in starts.items()
+        }
     file = output / "config.yaml"
     if file.is_file():
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -125,10 +129,8 @@ def _network_of(name: str, config: CompareConfig) -> dict[str, Any]:
     return config.network if name == "edgefusion-unet" else {}
 
 
-def _start_of(name: str, config: CompareConfig) -> Path | None:
+def _start_of(name: str, config: CompareConfig) -> Path:
     """The bundle that a network starts from: in the first fold of the run of its pretraining."""
-    if not config.pretrained:
-        return None
     run = Path(config.pretrained)
     start = run / name / read_splits(run / "splits.json")[0].name
     if not (start / "bundle.yaml").is_file():
@@ -190,7 +192,7 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) 
         resume=True,
         title=f"{name} {split.name}",
         network=_network_of(name, config),
-        start=_start_of(name, config),
+        start=_start_of(name, config) if config.pretrained else None,
     )
     frame_ids = split.validation_frames(study)
     predictions = predict_frames(study, bundle, frame_ids, config.flip_averaging)

@@ -25,14 +25,12 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
-from edgefusion.inference.predictor import load_bundle
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
+from edgefusion.training.start import fitting_arguments, load_start, take_over
 from edgefusion.training.task import SegmentationTask
-
-_PRESENCE = "presence_head."
 
 
 def train(
@@ -68,8 +66,8 @@ def train(
         The bundle, as saved.
 
     Raises:
-        UsageError: For an unknown network, for a ``start`` that is another network, or if ``output`` already holds a
-            bundle and ``resume`` is off.
+        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), or if
+            ``output`` already holds a bundle and ``resume`` is off.
     """
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
@@ -81,14 +79,14 @@ def train(
         raise UsageError(f"{output} already holds a bundle.", "Choose another folder, or --resume.")
     split = split or make_splits(study, SplitConfig(folds=1))[0]
     title = title or model
+    before = None if start is None else load_start(start, model, recipe, study, split)
     training = load_frames(study, split.train_frames(study), recipe, study.path / CACHE)
     validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
     torch.manual_seed(config.seed)
-    arguments = {**_fitting_arguments(model, recipe, training), **(network or {})}
+    arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
-    if start is not None:
-        _start_from(module, start, model, recipe)
+    started_from = [] if before is None else take_over(module, before)
     epochs = _fit(module, training, validation, config, output, resume, title)
     bundle = Bundle(
         model=module.eval(),
@@ -99,47 +97,12 @@ def train(
         study_name=study.name,
         study_sha256=study.sha256(),
         trained_on=list(split.train),
+        started_from=started_from,
         terms=study.terms,
         metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
     )
     bundle.save(output)
     return bundle
-
-
-def _start_from(module: nn.Module, start: Path | str, model: str, recipe: ChannelRecipe) -> None:
-    """Take over the weights of a bundle; what it was trained to see must be what is seen now.
-
-    A presence head that only one of the two has is left alone.
-    """
-    before = load_bundle(start)
-    if (before.model_name, before.recipe.channels) != (model, recipe.channels):
-        raise UsageError(
-            f"{start} is a {before.model_name} that sees {', '.join(before.recipe.channels)}: "
-            f"a {model} that sees {', '.join(recipe.channels)} cannot start from it.",
-            "Start from a bundle of the same network and channels.",
-        )
-    held, wanted = before.model.state_dict(), module.state_dict()
-    shared = {name: value for name, value in held.items() if name in wanted or not name.startswith(_PRESENCE)}
-    shared.update({name: value for name, value in wanted.items() if name not in held and name.startswith(_PRESENCE)})
-    try:
-        module.load_state_dict(shared)
-    except RuntimeError:
-        raise UsageError(f"The network in {start} has another size or other labels.", "Train it alike.") from None
-
-
-def _fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet) -> dict[str, Any]:
-    """Fit EdgeFusion-UNet to its channels and frames.
-
-    It is told which channel holds the edges, if any does. Where every training frame shows every label, it gets no
-    presence head: one that never saw an absence could only learn to say yes.
-    """
-    arguments: dict[str, Any] = {}
-    if model == "edgefusion-unet":
-        if "edges" in recipe.channels:
-            arguments["edge_channel"] = recipe.channels.index("edges")
-        if bool((training.targets.amax((2, 3)) >= 0.5).all()):
-            arguments["presence_head"] = False
-    return arguments
 
 
 def _fit(

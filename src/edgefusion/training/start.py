@@ -1,0 +1,76 @@
+"""What a network is before its training: arguments that fit its frames, and weights that another training left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgefusion.bundle import Bundle, Origin
+from edgefusion.config import ChannelRecipe
+from edgefusion.data.splits import Split
+from edgefusion.data.study import Study
+from edgefusion.errors import UsageError
+from edgefusion.inference.predictor import load_bundle
+from edgefusion.training.dataset import FrameSet
+
+_PRESENCE = "presence_head."
+
+
+def fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet) -> dict[str, Any]:
+    """Fit EdgeFusion-UNet to its channels and frames.
+
+    It is told which channel holds the edges, if any does. Where every training frame shows every label (at least half
+    of one pixel of the network), it gets no presence head: one that never saw an absence could only learn to say yes.
+    """
+    arguments: dict[str, Any] = {}
+    if model == "edgefusion-unet":
+        if "edges" in recipe.channels:
+            arguments["edge_channel"] = recipe.channels.index("edges")
+        if bool((training.targets.amax((2, 3)) >= 0.5).all()):
+            arguments["presence_head"] = False
+    return arguments
+
+
+def load_start(start: Path | str, model: str, recipe: ChannelRecipe, study: Study, split: Split) -> Bundle:
+    """Read the bundle that a training is to start from.
+
+    Raises:
+        UsageError: If it is another network, sees other channels, or was itself trained, at any stage, on a patient of
+            this study who is to be judged.
+    """
+    before = load_bundle(start)
+    if (before.model_name, before.recipe.channels) != (model, recipe.channels):
+        raise UsageError(
+            f"{start} is a {before.model_name} that sees {', '.join(before.recipe.channels)}: "
+            f"a {model} that sees {', '.join(recipe.channels)} cannot start from it.",
+            "Start from a bundle of the same network and channels.",
+        )
+    for origin in before.history():
+        seen = sorted(set(origin.trained_on) & set(split.validation)) if origin.sha256 == study.sha256() else []
+        if seen:
+            raise UsageError(
+                f"{start} was trained on patients who are to be judged: {', '.join(seen)}.",
+                "Start from another study, or hold out the same patients there.",
+            )
+    return before
+
+
+def take_over(module: nn.Module, before: Bundle) -> list[Origin]:
+    """Give ``module`` the weights of a bundle; a presence head that only one of the two has is left alone.
+
+    Returns:
+        All trainings behind these weights, the last one last.
+
+    Raises:
+        UsageError: If the networks differ in size or labels.
+    """
+    held, wanted = before.model.state_dict(), module.state_dict()
+    weights = {name: value for name, value in held.items() if name in wanted or not name.startswith(_PRESENCE)}
+    weights |= {name: value for name, value in wanted.items() if name not in held and name.startswith(_PRESENCE)}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError:
+        raise UsageError("The network to start from has another size or other labels.", "Train it alike.") from None
+    return before.history()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,12 +76,35 @@ def make_frames() -> MakeFrames:
 
 
 @pytest.fixture
+def repeat() -> Callable[..., pd.DataFrame]:
+    """Adds the same frames, judged again after trainings with other seeds."""
+
+    def repeated(frames: pd.DataFrame, *changes: dict[str, object]) -> pd.DataFrame:
+        seeds = [frames, *(frames.assign(**change) for change in changes)]
+        return pd.concat(
+            [table.assign(fold=table["fold"] + f"_seed_{seed}") for seed, table in enumerate(seeds)], ignore_index=True
+        )
+
+    return repeated
+
+
+@pytest.fixture
 def two_models() -> pd.DataFrame:
     return pd.concat([frames_of_model("edgefusion-unet", shift=0.05), frames_of_model("unet")], ignore_index=True)
 
 
-def make_run(folder: Path, models: Sequence[str], labels: Sequence[str] = ("nerve",), folds: int = 2) -> Study:
-    """Write a small study and a finished run on it; predictions are the truth, moved a little more for every model."""
+def make_run(
+    folder: Path,
+    models: Sequence[str],
+    labels: Sequence[str] = ("nerve",),
+    folds: int = 2,
+    seeds: Sequence[int] = (0,),
+    **settings: Any,
+) -> Study:
+    """Write a small study and a finished run on it.
+
+    Predictions are the truth, moved a little more for every model and seed. ``settings`` are those of the run.
+    """
     world = np.random.default_rng(5)
     rows = []
     for patient in range(6):
@@ -95,20 +119,27 @@ def make_run(folder: Path, models: Sequence[str], labels: Sequence[str] = ("nerv
     study = Study(folder / "study", "Necks & <b>more</b>", list(labels), "phantoms", "CC0.", frames_table(rows))
     study.save()
     run = folder / "run"
-    config = CompareConfig(models=tuple(models), recipe=ChannelRecipe(channels=("raw", "dpad", "edges")))
-    splits = make_splits(study, SplitConfig(folds=folds))
+    settings = {"recipe": ChannelRecipe(channels=("raw", "dpad", "edges")), "seeds": tuple(seeds), **settings}
+    config = CompareConfig(models=tuple(models), **settings)
+    repeated = [
+        (seed, split if len(seeds) == 1 else dataclasses.replace(split, name=f"{split.name}_seed_{seed}"))
+        for seed in seeds
+        for split in make_splits(study, SplitConfig(folds=folds))
+    ]
+    splits = [split for _, split in repeated]
     write_splits(run / "splits.json", splits)
-    write_text(run / "config.yaml", yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config)))))
+    settings = {"study": str(study.path), **json.loads(json.dumps(dataclasses.asdict(config)))}
+    write_text(run / "config.yaml", yaml.safe_dump(settings))
     write_json(run / "env.json", {"processor": "a machine", "packages": {"numpy": "2"}})
     write_json(run / "costs.json", {m: {"parameters": 5e5, "multiply_adds": 3e8, "ms_per_frame": 8.0} for m in models})
     table = []
-    for split in splits:
+    for seed, split in repeated:
         for place, model in enumerate(models):
             _write_unit(run / model / split.name, model)
             for frame_id in split.validation_frames(study):
                 truth = study.mask(frame_id)
                 assert truth is not None
-                found = np.roll(truth, place + int(frame_id[1]) % 3, axis=1)
+                found = np.roll(truth, place + seed + int(frame_id[1]) % 3, axis=1)
                 write_png(run / model / split.name / "predictions" / f"{frame_id}.png", found)
                 for value, label in enumerate(labels, start=1):
                     has_nerve = bool((truth == value).any())

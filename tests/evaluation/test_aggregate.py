@@ -97,6 +97,20 @@ def test_neither_the_order_of_rows_nor_repetition_matters(two_models: pd.DataFra
     pd.testing.assert_frame_equal(once, again)
 
 
+def test_frames_are_counted_once_however_many_seeds_judged_them(two_models: pd.DataFrame, repeat):
+    once = summarise(two_models, resamples=100)
+    # Judged again with the same result, nothing changes: neither values, nor intervals, nor counts.
+    pd.testing.assert_frame_equal(summarise(repeat(two_models, {}, {}), resamples=100), once)
+    worse = repeat(two_models, {"dice": 0.0, "predicted_area": 0})
+    both = summarise(worse, resamples=100).set_index(["model", "measure"])
+    once = once.set_index(["model", "measure"])
+    for model, rows in two_models[two_models["has_nerve"]].groupby("model"):
+        assert both.loc[(model, "dice_masked"), "value"] == pytest.approx(once.loc[(model, "dice_masked"), "value"] / 2)
+        # All are missed with the second seed and none with the first.
+        assert both.loc[(model, "n_missed"), "value"] == len(rows) / 2
+    pd.testing.assert_series_equal(both["n_frames"], once["n_frames"])
+
+
 def test_labels_are_summed_up_apart(make_frames):
     frames = pd.concat([make_frames("unet"), make_frames("unet", label="vessel", shift=-0.3)], ignore_index=True)
     dice = summarise(frames, resamples=50).query("measure == 'dice_masked'").set_index("label")["value"]
@@ -124,6 +138,13 @@ def test_what_is_refused(two_models: pd.DataFrame, tmp_path: Path):
         check_frames(two_models.iloc[:0])
     with pytest.raises(DataError, match="more than once on nerve in frame p0_0"):
         check_frames(pd.concat([two_models, two_models.iloc[:1]]))
+    again = two_models[two_models["frame_id"] == "p1_3"].assign(fold="fold_9")
+    with pytest.raises(DataError, match="edgefusion-unet is scored in fewer folds on nerve in frame p0_0"):
+        check_frames(pd.concat([two_models, again]))
+    with pytest.raises(DataError, match="unet is scored in fewer folds"):
+        check_frames(pd.concat([two_models, two_models[1:].assign(fold="fold_9")]))
+    # Another model may have been trained with more seeds.
+    check_frames(pd.concat([two_models, two_models[two_models["model"] == "unet"].assign(fold="fold_9")]))
     with pytest.raises(DataError, match="missing"):
         read_frames(tmp_path / "frames.csv")
     (tmp_path / "frames.csv").write_bytes(b"\x89PNG\xff\xfe\x00")

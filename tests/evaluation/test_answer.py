@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from edgefusion.evaluation.aggregate import summarise
-from edgefusion.evaluation.answer import answer, between, caveats, number, p_text, span, text_table
+from edgefusion.evaluation.answer import answer, between, caveats, mean_count, number, p_text, span, text_table
 from edgefusion.evaluation.compare import compare_models
 
 
@@ -80,8 +80,11 @@ def test_caveats_name_what_holds(make_frames):
     many = make_frames("unet", patients=25)
     plain = notes(many)
     assert "seed 7" in plain
-    assert "nothing was chosen by looking" in plain
-    for phrase in ("Only", "simulated", "do not match the split", "flattered", "false alarms", "folds' networks"):
+    assert "no epoch was chosen on the judged patients" in plain
+    for phrase in (
+        *("Only", "simulated", "do not match the split", "flattered", "false alarms", "folds' networks"),
+        *("one earlier run", "took no part"),
+    ):
         assert phrase not in plain
     assert "Only 12 patients" in notes(make_frames("unet"))
     assert "simulated" in notes(many, origin="phantoms made by edgefusion")
@@ -89,6 +92,17 @@ def test_caveats_name_what_holds(make_frames):
     assert "flattered" in notes(many, config={"train": {"patience": 3}})
     assert "folds' networks" in notes(many, folds=5)
     assert "false alarms" in notes(make_frames("unet", patients=25, empty_share=0))
+    pretrained = notes(many, config={"seeds": [3, 4], "pretrained": "runs/pretraining"})
+    assert "trained 2 times a fold, with the seeds 3, 4" in pretrained
+    assert "leaves out the luck of pretraining" in pretrained
+    assert "runs/" not in pretrained
+    assert "1 patient took no part" in notes(many, config={"split": {"without_patients": ["7"]}})
+    assert "took no part" not in notes(many, config={"split": {"without_patients": []}, "pretrained": ""})
+
+
+def test_seeds_change_no_count_in_the_answer(two_models: pd.DataFrame, repeat):
+    assert answer_of(repeat(two_models, {}, {})) == answer_of(two_models)
+    assert [mean_count(value) for value in (4.0, 4 / 3)] == ["4", "1.3"]
 
 
 @pytest.mark.parametrize("patients", [2, 12])

@@ -89,6 +89,18 @@ def test_false_alarms_count_in_the_pooled_f1(two_models: pd.DataFrame):
     assert after.loc["dice_masked", "other_value"] == before.loc["dice_masked", "other_value"]
 
 
+def test_seeds_are_compared_together_and_frames_counted_once(two_models: pd.DataFrame, repeat):
+    once = compare_models(two_models, "edgefusion-unet", resamples=200)
+    pd.testing.assert_frame_equal(compare_models(repeat(two_models, {}), "edgefusion-unet", resamples=200), once)
+    # With the second seed, both models are alike: half of the difference is left.
+    both = compare_models(repeat(two_models, {"dice": 0.5}), "edgefusion-unet", resamples=200)
+    primary = both["measure"] == "dice_masked"
+    assert both.loc[primary, "difference"].item() == pytest.approx(once.loc[primary, "difference"].item() / 2)
+    assert (both["n_frames"] == once["n_frames"]).all()
+    with pytest.raises(DataError, match="not judged on the same frames"):
+        compare_models(repeat(two_models, {})[: -len(two_models) // 2], "edgefusion-unet")
+
+
 def test_models_must_share_their_frames(two_models: pd.DataFrame):
     unshared = two_models.drop(two_models.index[two_models["model"] == "unet"][3])
     with pytest.raises(DataError, match=r"not judged on the same frames.*1 frames have only one.*p0_3"):

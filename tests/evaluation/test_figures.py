@@ -60,6 +60,14 @@ def test_area_bins_hold_every_masked_frame_once(frames: pd.DataFrame):
     assert weighted == pytest.approx(masked["dice"].mean())
 
 
+def test_frames_are_counted_once_however_many_seeds_judged_them(frames: pd.DataFrame, repeat):
+    both = repeat(frames, {"dice": frames["dice"] / 2})
+    for table in (figures.patient_dice, figures.area_dice):
+        once, twice = table(frames), table(both)
+        assert twice["n_frames"].tolist() == once["n_frames"].tolist()
+        np.testing.assert_allclose(twice["dice"], once["dice"] * 0.75)
+
+
 def test_areas_all_alike_or_absent(frames: pd.DataFrame):
     alike = frames.assign(true_area=np.where(frames["has_nerve"], 500, 0))
     assert (figures.area_dice(alike)["n_frames"] == frames["has_nerve"].sum() / 3).all()

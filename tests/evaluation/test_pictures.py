@@ -66,3 +66,15 @@ def test_best_median_and_worst_by_all_models_together(make_frames):
     assert [(frame.why, frame.frame_id) for frame in chosen] == [("Best", "a"), ("Median", "c"), ("Worst", "d")]
     assert chosen[1].dice == {"one": 0.5, "two": 0.5}
     assert choose_frames(pd.DataFrame(rows[-1:])) == []
+
+
+def test_several_seeds_rank_together_and_the_first_is_shown(repeat):
+    dice = {"a": (0.9, 0.1), "b": (0.6, 0.9), "c": (0.6, 0.6)}
+    first = [
+        {"model": "one", "fold": "holdout", "frame_id": name, "patient_id": "p", "true_area": 9, "dice": values[0]}
+        for name, values in dice.items()
+    ]
+    chosen = choose_frames(repeat(pd.DataFrame(first), {"dice": [values[1] for values in dice.values()]}))
+    assert [(frame.why, frame.frame_id) for frame in chosen] == [("Best", "b"), ("Median", "c"), ("Worst", "a")]
+    assert [frame.dice for frame in chosen] == [{"one": 0.6}, {"one": 0.6}, {"one": 0.9}]
+    assert {frame.fold for frame in chosen} == {"holdout_seed_0"}

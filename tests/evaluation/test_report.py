@@ -9,10 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from edgefusion.config import ChannelRecipe
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.evaluation.answer import text_table
 from edgefusion.evaluation.report import write_report
+from edgefusion.evaluation.run import read_run
+from edgefusion.evaluation.tables import fold_table
 
 FIGURES = {
     *("differences", "dice_by_model", "dice_by_patient", "dice_by_area", "costs", "learning_curves"),
@@ -118,6 +121,32 @@ def test_one_model_and_one_split(make_finished_run, tmp_path: Path):
     text = Page(write_report(tmp_path / "run").read_text()).words()
     assert "1 network compared" in text
     assert "Differences, frame by frame" not in text
+
+
+def test_several_seeds(make_finished_run, tmp_path: Path):
+    study = make_finished_run(tmp_path, ["edgefusion-unet", "unet"], folds=1, seeds=(3, 4))
+    page = Page(write_report(tmp_path / "run", study).read_text())
+    text = page.words()
+    assert "with the seeds 3, 4" in text
+    assert "averaged over all networks and seeds; outlines and Dice are those of the first seed." in text
+    # Who was judged is listed once, and a row a seed says with what Dice.
+    assert text.count(", judged: ") == 1
+    assert "holdout_seed_3, holdout_seed_4, judged: " in text
+    run = read_run(tmp_path / "run")
+    rows = fold_table(run, "nerve").split("<tr>")[-2:]
+    dice = run.frames[run.frames["true_area"] > 0].groupby(["fold", "model"])["dice"].mean()
+    for row, seed in zip(rows, (3, 4), strict=True):
+        assert f"holdout seed {seed}" in row
+        assert all(f"{dice[f'holdout_seed_{seed}', model]:.3f}" in row for model in run.models)
+
+
+@pytest.mark.parametrize(("model", "channels"), [("edgefusion-unet", ("raw",)), ("unet", ("raw", "dpad"))])
+def test_only_channels_of_edgefusion_unet_are_shown(make_finished_run, tmp_path: Path, model: str, channels):
+    study = make_finished_run(tmp_path, [model], folds=1, recipe=ChannelRecipe(channels))
+    page = Page(write_report(tmp_path / "run", study).read_text())
+    assert "What EdgeFusion-UNet sees" not in page.words()
+    assert "seeds; outlines" not in page.words()
+    assert not (tmp_path / "run" / "figures" / "channels.csv").exists()
 
 
 def test_nothing_found_at_all_is_still_a_report(finished_run, tmp_path: Path):

@@ -125,7 +125,8 @@ def check_frames(frames: pd.DataFrame) -> pd.DataFrame:
     """Return ``frames`` if it is a table of measured frames.
 
     Raises:
-        DataError: If it is empty, lacks columns, or scores a model twice in one fold on one frame and label.
+        DataError: If it is empty, lacks columns, scores a model twice in one fold on one frame and label, or judges
+            some frames in more folds than others, which would weigh more.
     """
     missing = [column for column in (*_NAMES, *_NUMBERS) if column not in frames]
     if missing:
@@ -136,14 +137,23 @@ def check_frames(frames: pd.DataFrame) -> pd.DataFrame:
     if frames.duplicated(keys).any():
         model, label, _, frame = frames.loc[frames.duplicated(keys), keys].iloc[0]
         raise DataError(f"{model} is scored more than once on {label} in frame {frame}.", "Judge each frame once.")
+    times = frames.groupby(["model", "label", "frame_id"])["fold"].transform("size")
+    uneven = times < times.groupby([frames["model"], frames["label"]]).transform("max")
+    if uneven.any():
+        model, label, _, frame = frames.loc[uneven, keys].iloc[0]
+        raise DataError(
+            f"{model} is scored in fewer folds on {label} in frame {frame} than in other frames.",
+            "Judge each frame in one fold, or all of them once with every seed.",
+        )
     return frames
 
 
 def summarise(frames: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Sum up every model and label, with patient-clustered bootstrap 95 % intervals.
 
-    A frame that was judged in several folds (a training repeated with other seeds) counts once with each: means are
-    over all seeds, and intervals draw a patient with all of them.
+    Where every frame was judged in several folds (a training repeated with other seeds), the predictions of all seeds
+    are taken together: means are over all of them, pooled measures pool their pixels, AUROC ranks them in one list, and
+    intervals draw a patient with all of them. Frames are still counted once.
 
     - ``dice_all`` averages over all frames, empty against empty counting 1 (Kaggle's measure);
       ``dice_masked`` over frames with a true mask; ``dice_patients`` averages those within each
@@ -152,7 +162,7 @@ def summarise(frames: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -
       prediction is empty, precision is undefined and left out, boundary F1 and recall are 0.
     - ``pooled_*`` come from pixels summed over all frames.
     - ``hd95`` and ``surface_distance`` are means over frames with a true mask that was not missed;
-      ``n_missed`` counts those with an empty prediction.
+      ``n_missed`` counts those with an empty prediction, on average over the seeds.
     - ``sensitivity``, ``specificity`` (at presence 0.5) and ``auroc`` judge the presence probability.
 
     Args:
@@ -161,8 +171,8 @@ def summarise(frames: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -
         seed: Seeds the draws, which are the same for all models.
 
     Returns:
-        Columns model, label, measure, value, low, high, n_frames (that count), n_patients (that
-        contribute).
+        Columns model, label, measure, value, low, high, n_frames (distinct ones that count), n_patients
+        (that contribute).
 
     Raises:
         DataError: See ``check_frames``.
@@ -193,7 +203,7 @@ def _ratios(frames: pd.DataFrame, patient: NDArray[np.intp], counts: NDArray[np.
                 "value": float(ratio(above.sum(keepdims=True), below.sum(keepdims=True))[0]),
                 "low": low,
                 "high": high,
-                "n_frames": int(np.count_nonzero(denominator)),
+                "n_frames": frames["frame_id"][denominator > 0].nunique(),
                 "n_patients": contributing,
             }
         )
@@ -221,19 +231,20 @@ def _auroc(frames: pd.DataFrame, patient: NDArray[np.intp], counts: NDArray[np.f
         "value": value,
         "low": low,
         "high": high,
-        "n_frames": len(frames),
+        "n_frames": frames["frame_id"].nunique(),
         "n_patients": contributing,
     }
 
 
 def _missed(frames: pd.DataFrame) -> dict[str, Any]:
     masked = frames[_masked(frames)]
+    seeds = len(masked) / max(masked["frame_id"].nunique(), 1)
     return {
         "measure": "n_missed",
-        "value": float((masked["predicted_area"] == 0).sum()),
+        "value": float((masked["predicted_area"] == 0).sum()) / max(seeds, 1),
         "low": np.nan,
         "high": np.nan,
-        "n_frames": len(masked),
+        "n_frames": masked["frame_id"].nunique(),
         "n_patients": int(masked["patient_id"].nunique()),
     }
 

@@ -26,6 +26,11 @@ def number(value: float, digits: int = 3) -> str:
     return _DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", _MINUS)
 
 
+def mean_count(value: float) -> str:
+    """How many of something, which is no whole number where it is a mean over seeds."""
+    return number(value, 0 if value.is_integer() else 1)
+
+
 def between(low: float, high: float, digits: int = 3, scale: float = 1.0) -> str:
     """An interval as "0.712 to 0.781", or nothing where there is none."""
     return "" if math.isnan(low) else f"{number(scale * low, digits)} to {number(scale * high, digits)}"
@@ -126,12 +131,19 @@ def caveats(summary: pd.DataFrame, config: Mapping[str, Any], *, folds: int, tid
     else:
         notes.append(
             f"Every network was trained {len(seeds)} times a fold, with the seeds {', '.join(map(str, seeds))}; every "
-            "score is the mean of all. The intervals cover the choice of patients, not that of seeds."
+            "score is over all of them. The intervals cover the choice of patients, not that of seeds."
+        )
+    if config.get("pretrained"):
+        notes.append(
+            "Every network started from its own weights of one earlier run. All seeds share that start, so their "
+            "spread leaves out the luck of pretraining."
         )
     if training.get("patience", 0):
         notes.append("The epoch that was kept was chosen by Dice on the judged patients, so all scores are flattered.")
     else:
-        notes.append("The last epoch was kept; nothing was chosen by looking at the judged patients.")
+        notes.append("The last epoch was kept; no epoch was chosen on the judged patients.")
+    if left_out := config.get("split", {}).get("without_patients"):
+        notes.append(f"{counted(len(left_out), 'patient')} took no part: neither trained on nor judged.")
     if folds > 1:
         notes.append(
             "The folds' networks share most of their training patients; intervals take patients as independent."

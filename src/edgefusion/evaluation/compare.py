@@ -30,7 +30,8 @@ def compare_models(frames: pd.DataFrame, reference: str, resamples: int = RESAMP
 
     The same patients are drawn for both models of a pair. A measure that averages frames does so over
     the frames where both models have a value (precision and HD95 are undefined where a prediction is
-    empty), so its two values may differ a little from those of ``summarise``. P-values are corrected by
+    empty), so its two values may differ a little from those of ``summarise``. Seeds are paired one by one
+    and taken together, as in ``summarise``. P-values are corrected by
     Holm's method across the other models, within each label and measure.
 
     Args:
@@ -163,6 +164,6 @@ def _pair(
         "low": low,
         "high": high,
         "p": p,
-        "n_frames": int(np.count_nonzero(counted)),
+        "n_frames": reference["frame_id"][counted].nunique(),
         "n_patients": patients,
     }

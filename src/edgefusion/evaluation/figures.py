@@ -23,17 +23,21 @@ _AREA_BINS = 6
 
 
 def patient_dice(frames: pd.DataFrame) -> pd.DataFrame:
-    """Mean Dice over the frames with a mask, for every model and patient: model, patient_id, dice, n_frames."""
+    """Mean Dice over the frames with a mask and all seeds, for every model and patient.
+
+    Returns:
+        Columns model, patient_id, dice, n_frames (distinct ones).
+    """
     masked = frames[frames["true_area"] > 0]
-    grouped = masked.groupby(["model", "patient_id"], sort=False)["dice"]
-    return grouped.agg(dice="mean", n_frames="size").reset_index()
+    grouped = masked.groupby(["model", "patient_id"], sort=False)
+    return grouped.agg(dice=("dice", "mean"), n_frames=("frame_id", "nunique")).reset_index()
 
 
 def area_dice(frames: pd.DataFrame, bins: int = _AREA_BINS) -> pd.DataFrame:
     """Dice in bins of true area that hold about equally many frames.
 
     Returns:
-        Columns model, area_low, area_high, area_median (pixels), n_frames, dice, dice_q25, dice_q75.
+        Columns model, area_low, area_high, area_median (pixels), n_frames (distinct ones), dice, dice_q25, dice_q75.
     """
     masked = frames[frames["true_area"] > 0]
     edges = np.unique(np.quantile(masked["true_area"], np.linspace(0, 1, bins + 1))) if len(masked) else np.array([])
@@ -48,7 +52,7 @@ def area_dice(frames: pd.DataFrame, bins: int = _AREA_BINS) -> pd.DataFrame:
                     "area_low": inside["true_area"].min(),
                     "area_high": inside["true_area"].max(),
                     "area_median": inside["true_area"].median(),
-                    "n_frames": len(inside),
+                    "n_frames": inside["frame_id"].nunique(),
                     "dice": inside["dice"].mean(),
                     "dice_q25": quartiles[0.25],
                     "dice_q75": quartiles[0.75],

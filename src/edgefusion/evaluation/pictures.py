@@ -32,14 +32,15 @@ class ChosenFrame:
     patient_id: str
     fold: str
     dice: dict[str, float]
-    """Of every model."""
+    """Of every model in that fold."""
 
 
 def choose_frames(frames: pd.DataFrame) -> list[ChosenFrame]:
     """Pick the frames with the best, the median and the worst Dice averaged over all models.
 
     Averaging over the models favours none of them. Only frames with a mask are considered; ties go to
-    the first frame by name.
+    the first frame by name. A frame that was judged in several folds (seeds) is ranked by the mean of all
+    and comes with the fold and the Dice of the first.
 
     Args:
         frames: Rows of one label; all models share their frames.

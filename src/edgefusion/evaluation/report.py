@@ -36,7 +36,7 @@ _DEFINITIONS = (
     "Boundary F1: the share of border pixels within 2 pixels of the other border, both ways, as a harmonic mean; 0 "
     "for a missed frame.",
     "HD95 and surface distance: the 95th percentile and the mean of the distances between the borders, over frames "
-    "that were not missed. Missed frames have a mask but an empty prediction.",
+    "that were not missed. Missed frames have a mask but an empty prediction (a mean where there are several seeds).",
     "Sensitivity and specificity: of the statement 'it is in this frame' at a presence probability of 0.5. A network "
     "without a presence output is taken at its highest pixel probability.",
     f"Intervals: 95 %, from {RESAMPLES:,} bootstrap resamples of whole patients, expanded percentiles (Hesterberg "
@@ -188,9 +188,11 @@ class _Report:
         chosen = choose_frames(frames)
         self.numbers.setdefault("overlays", []).append(gallery.overlay_numbers(label, chosen))
         terms = f" Terms of these frames: {self.study.terms}" if self.study.terms else ""
+        several = frames.duplicated(["model", "frame_id"]).any()
+        seeds = " and seeds; outlines and Dice are those of the first seed" if several else ""
         return [
             "<h3>The same frames under every network</h3>",
-            '<p class="soft">The best, the median and the worst frame by Dice averaged over all networks.'
+            f'<p class="soft">The best, the median and the worst frame by Dice averaged over all networks{seeds}.'
             f" Numbers: <code>figures/overlays.csv</code>.{escape(terms)}</p>",
             gallery.overlay_gallery(self.run, self.study, label, chosen, self.styles),
         ]
@@ -226,10 +228,12 @@ class _Report:
         return ["<h2>The networks</h2>", tables.cost_table(self.run, self.styles), charts]
 
     def _channels(self) -> list[str]:
-        chosen = choose_frames(self.run.frames[self.run.frames["label"] == self.labels[0]])
-        if self.study is None or not chosen:
-            return []
         recipe = ChannelRecipe.from_dict(self.run.config["recipe"])
+        if self.study is None or "edgefusion-unet" not in self.run.models or recipe.channels == ("raw",):
+            return []
+        chosen = choose_frames(self.run.frames[self.run.frames["label"] == self.labels[0]])
+        if not chosen:
+            return []
         frame = chosen[1].frame_id
         channels = gallery.channels_of(self.study.image(frame), recipe)
         self.numbers["channels"] = [gallery.channel_numbers(channels)]
@@ -248,9 +252,12 @@ class _Report:
             if self.run.judged_apart
             else "The judged frames do not match the split in splits.json, see the caveats."
         )
+        names: dict[tuple[str, ...], list[str]] = {}
+        for split in self.run.splits:
+            names.setdefault(split.validation, []).append(split.name)
         patients = "".join(
-            f"<p><strong>{escape(split.name)}</strong>, judged: {escape(', '.join(split.validation))}</p>"
-            for split in self.run.splits
+            f"<p><strong>{escape(', '.join(splits))}</strong>, judged: {escape(', '.join(judged))}</p>"
+            for judged, splits in names.items()
         )
         return [
             "<h2>How patients were divided</h2>",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from edgefusion.evaluation.aggregate import MEASURES
-from edgefusion.evaluation.answer import between, number, p_text, span, title_of
+from edgefusion.evaluation.answer import between, mean_count, number, p_text, span, title_of
 from edgefusion.evaluation.chart_style import ModelStyle
 from edgefusion.evaluation.page import table, unbroken, value_cell
 from edgefusion.evaluation.run import Run
@@ -74,10 +74,12 @@ def _measures_table(summary: pd.DataFrame, styles: Styles, columns: dict[str, st
         cells = []
         for key in columns:
             row = records[model, key]
-            digits = 0 if key == "n_missed" else 1 if key in _DISTANCES else 3
-            below = f"of {row['n_frames']}" if key == "n_missed" else span(row["low"], row["high"], digits)
+            digits = 1 if key in _DISTANCES else 3
+            value, below = number(row["value"], digits), span(row["low"], row["high"], digits)
+            if key == "n_missed":
+                value, below = mean_count(row["value"]), f"of {row['n_frames']}"
             strong = len(styles) > 1 and row["value"] == best[key]
-            cells.append(value_cell(number(row["value"], digits), below, strong))
+            cells.append(value_cell(value, below, strong))
         rows.append([named(style), *cells])
     return table(["Network", *columns.values()], rows)
 

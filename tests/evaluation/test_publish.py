@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from edgefusion.config import ChannelRecipe
 from edgefusion.data.phantom.study import make_phantom_study
 from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import DataError
-from edgefusion.evaluation.card import read_notes
+from edgefusion.evaluation import publish as publishing
+from edgefusion.evaluation.card import Notes, _what_it_is, read_notes
 from edgefusion.evaluation.publish import WORST, main
 from edgefusion.files import sha256_of_file
 from edgefusion.models.zoo import build_model
@@ -127,7 +129,13 @@ def test_the_card_says_what_a_reader_must_know(published: Path, metrics: dict[st
         assert f"| {row['frame_id']} | {row['patient_id']} |" in card
         assert ("a \\| b |" if row["frame_id"] == "p02_f01" else "not looked at |") in card
     assert max(len(line) for line in card.splitlines() if not line.startswith(("|", "python"))) <= 120
-    assert str(Path.cwd()) not in card
+    # Where folders are on this machine is nobody's business.
+    assert str(published) not in card
+    assert "../" not in card
+    assert "publish bundle necks -o out --pictures worst --notes notes.yaml" in card
+    # The network sees frames as they are, and has no output for presence.
+    assert "- Sees: raw, at 32×48 pixels" in card
+    assert "its highest probability (presence is no output of its own)" in " ".join(card.split())
     # Some phantoms show no nerve, so presence can be judged.
     assert "Specificity" in card
     assert "was not validated" not in card
@@ -152,6 +160,38 @@ def test_without_empty_frames_presence_is_not_claimed(tmp_path: Path) -> None:
     assert "Specificity" not in card
     assert "Sensitivity" not in card
     assert "HD95, px" in card
+
+
+def test_a_card_promises_what_the_network_has() -> None:
+    arguments: dict[str, Any] = {"widths": (8,) * 4, "stem_widths": (4,) * 3}
+    model = build_model("edgefusion-unet", 2, 1, **arguments)
+    bundle = Bundle(model, "edgefusion-unet", ChannelRecipe(("raw", "dpad"), 32, 48), ["nerve"], arguments)
+    card = "\n".join(_what_it_is(bundle, Notes()))
+    assert "Sees: raw, dpad, filtered at the frame's own size, at 32×48 pixels" in card
+    assert "a mask, its border, its presence, at the frame's own size" in card
+
+
+def test_an_interrupted_call_leaves_what_was_there(
+    published: Path, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "worst" / "nerve_stale.png").touch()
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "write_card", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(call(tmp_path, study))
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert {file.name for file in tmp_path.iterdir()} == {"bundle", "out", "worst", "notes.yaml"}
+    # The pictures are of this call alone.
+    assert len(list((tmp_path / "worst").iterdir())) == WORST
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        main(call(tmp_path, study))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_mistakes_are_told_in_one_line(published: Path, study: Study, capsys: pytest.CaptureFixture[str]) -> None:

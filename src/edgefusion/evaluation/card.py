@@ -20,6 +20,7 @@ from edgefusion.errors import DataError
 from edgefusion.evaluation.aggregate import MEASURES
 from edgefusion.evaluation.answer import between, counted, number, title_of
 from edgefusion.evaluation.calibration import BINS, REGIONS
+from edgefusion.evaluation.presence import has_presence_head
 
 _PRESENCE = {"sensitivity": "Sensitivity", "specificity": "Specificity", "auroc": "AUROC of presence"}
 _MANY = 40
@@ -91,8 +92,12 @@ def _what_it_is(bundle: Bundle, notes: Notes) -> Iterator[str]:
     yield from ("## What it is", "")
     yield f"- Network: {title_of(bundle.model_name)}, {parameters / 1e6:.2f} M parameters"
     where = "at the frame's own size" if recipe.resolution == "frame" else "at the network's size"
-    yield f"- Sees: {', '.join(recipe.channels)}, filtered {where}, at {recipe.height}×{recipe.width} pixels"
-    yield f"- Answers: for each of {', '.join(bundle.labels)} a mask, its border, its presence, at the frame's own size"
+    filtered = "" if recipe.channels == ("raw",) else f", filtered {where}"
+    yield f"- Sees: {', '.join(recipe.channels)}{filtered}, at {recipe.height}×{recipe.width} pixels"
+    presence = "presence" if has_presence_head(bundle) else "highest probability (presence is no output of its own)"
+    yield _item(
+        f"Answers: for each of {', '.join(bundle.labels)} a mask, its border, its {presence}, at the frame's own size"
+    )
     yield f"- Thresholds: mask {bundle.thresholds['mask']:g}, presence {bundle.thresholds['presence']:g}"
     yield f"- License of the weights: {notes.license or 'not stated'}"
     yield ""

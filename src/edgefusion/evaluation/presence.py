@@ -45,7 +45,7 @@ def score(shots: Iterable[Shot], bundle: Bundle, label: str) -> pd.DataFrame:
         ``used``, whether the mask that the bundle gives is not empty, and ``used_dice``, that mask's Dice.
     """
     predictor, place = Predictor(bundle), bundle.labels.index(label)
-    has_head = _has_presence_head(bundle)
+    has_head = has_presence_head(bundle)
     rows = []
     for shot in shots:
         prediction = predictor.predict(shot.image)
@@ -110,7 +110,8 @@ def judge_presence(frames: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _has_presence_head(bundle: Bundle) -> bool:
+def has_presence_head(bundle: Bundle) -> bool:
+    """Whether presence is an output of the network's own; else it is the highest probability in the frame."""
     recipe = bundle.recipe
     with torch.no_grad():
         output = bundle.model.eval()(torch.zeros(1, len(recipe.channels), recipe.height, recipe.width))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -52,13 +54,16 @@ def publish(
 ) -> dict[str, Any]:
     """Write a bundle with 16-bit weights, its measures and its card.
 
+    All is made in a folder beside ``output`` and moved there at the end, so an interrupted call publishes nothing.
+
     Args:
         bundle: The trained bundle.
         study: A labelled study with the bundle's labels; its patients whom the bundle was not trained on are judged.
         output: Folder of the published bundle: ``model.safetensors``, ``bundle.yaml``, ``metrics.json``, ``README.md``
             and ``calibration.svg``.
-        pictures: Folder for the worst frames with true (green) and predicted (magenta) outlines. They are frames of
-            the study, whose terms may forbid to pass them on, so this folder must not lie in ``output``.
+        pictures: Folder for the worst frames with true (green) and predicted (magenta) outlines, which replace those
+            of an earlier call. They are frames of the study, whose terms may forbid to pass them on, so this folder
+            must not lie in ``output``.
         notes: A file for ``card.read_notes``.
 
     Returns:
@@ -73,16 +78,26 @@ def publish(
     said = read_notes(notes) if notes else Notes()
     judged, trained = Study.load(study), load_bundle(bundle)
     check_labels(trained, judged)
-    dataclasses.replace(trained, terms=said.terms or judged.terms).save(output, half=True)
-    # What is judged is what is published.
-    published = Bundle.load(output)
-    metrics = measure(published, judged, pictures)
-    command = _command(bundle, study, output, pictures, notes)
-    write_json(output / "metrics.json", metrics)
-    with atomic_path(output / "calibration.svg") as temporary:
-        temporary.write_bytes(draw_reliability(metrics["calibration"]))
-    write_text(output / "README.md", write_card(output.resolve().name, published, metrics, said, command))
+    output.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".publishing-", dir=output.parent) as temporary:
+        made = Path(temporary)
+        dataclasses.replace(trained, terms=said.terms or judged.terms).save(made, half=True)
+        # What is judged is what is published.
+        published = Bundle.load(made)
+        metrics = measure(published, judged, pictures)
+        command = _command(bundle, study, output, pictures, notes)
+        write_json(made / "metrics.json", metrics)
+        (made / "calibration.svg").write_bytes(draw_reliability(metrics["calibration"]))
+        write_text(made / "README.md", write_card(output.resolve().name, published, metrics, said, command))
+        _move(made, output)
     return metrics
+
+
+def _move(made: Path, output: Path) -> None:
+    """Move a bundle's files into place; its ``bundle.yaml`` comes last, so a folder that has one is whole."""
+    (output / "bundle.yaml").unlink(missing_ok=True)
+    for file in sorted(made.iterdir(), key=lambda file: file.name == "bundle.yaml"):
+        file.replace(output / file.name)
 
 
 def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
@@ -130,6 +145,9 @@ def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
 def _draw(study: Study, bundle: Bundle, worst: pd.DataFrame, pictures: Path) -> None:
     frame_ids = [str(frame_id) for frame_id in worst["frame_id"]]
     values = [study.labels.index(label) + 1 for label in worst["label"]]
+    for label in study.labels:
+        for stale in pictures.glob(f"{glob.escape(label)}_*.png"):
+            stale.unlink()
     for frame_id, value, prediction in zip(frame_ids, values, predict_frames(study, bundle, frame_ids), strict=True):
         truth = np.asarray(study.mask(frame_id))
         picture = overlay(study.image(frame_id), truth == value, prediction.mask == value)
@@ -163,8 +181,13 @@ def _speed(study: Study, bundle: Bundle, frame_ids: Sequence[str]) -> dict[str, 
 def _command(bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None) -> str:
     """The call, with paths relative to the working folder: where that lies on this machine is nobody's business."""
     folders = {"": bundle, " ": study, " -o ": output, " --pictures ": pictures, " --notes ": notes}
-    words = "".join(f"{flag}{shlex.quote(os.path.relpath(path))}" for flag, path in folders.items() if path)
+    words = "".join(f"{flag}{shlex.quote(_relative(path))}" for flag, path in folders.items() if path)
     return f"python -m edgefusion.evaluation.publish {words}"
+
+
+def _relative(path: Path | str) -> str:
+    relative = os.path.relpath(path)
+    return Path(path).resolve().name if relative.startswith(os.pardir) else relative
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,8 +4,8 @@ edgefusion ingest ../shared/data/kaggle-nerve/train -o runs/kaggle
 python benchmarks/ablation.py runs/kaggle -o runs/ablation --jobs 2
 
 Every file is read on top of full.yaml and compared with it, on development patients only. A file's first line says what
-it changes. Runs resume; ``--only a,b`` trains some of them, and the table is made of all that are complete.
-``--configs configs/few-labels`` asks the same of six training patients.
+it changes. Runs resume, and one whose settings have changed is refused; ``--only a,b`` trains some of them, and the
+table is made of all that are complete. ``--configs configs/few-labels`` asks the same of six training patients.
 """
 
 from __future__ import annotations
@@ -55,10 +55,7 @@ def variants(configs: Path) -> dict[str, str]:
 
 
 def train(name: str, given: argparse.Namespace) -> None:
-    output = given.output / name
-    if (output / "report.html").is_file():
-        return
-    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(output)]
+    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(given.output / name)]
     command += ["--config", str(given.configs / f"{REFERENCE}.yaml")]
     if name != REFERENCE:
         command += ["--config", str(given.configs / f"{name}.yaml")]
@@ -67,9 +64,11 @@ def train(name: str, given: argparse.Namespace) -> None:
 
 
 def table(output: Path, configs: Path) -> str:
-    """A markdown table of the complete runs; also writes their frames, one file for all."""
+    """A markdown table of the complete runs, if the reference is among them; also writes their frames, in one file."""
     titles = {REFERENCE: "EdgeFusion-UNet as it is", **variants(configs)}
     complete = [name for name in titles if (output / name / "report.html").is_file()]
+    if REFERENCE not in complete:
+        return f"{REFERENCE} is not trained yet: no table."
     frames = pd.concat([read_frames(output / name / "frames.csv").assign(model=name) for name in complete])
     write_text(output / "frames.csv", frames.to_csv(index=False))
     values = summarise(frames).set_index(["model", "measure"])

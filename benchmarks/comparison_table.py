@@ -4,18 +4,19 @@ python benchmarks/comparison_table.py runs/kaggle-fixed --keep docs/results/kagg
 
 ``--control`` adds EdgeFusion-UNet of another run of the same split, such as the one that sees the raw frame in every
 channel: what the channels are worth. ``--keep`` copies what may be published: settings, split, machine, costs,
-figures of every frame, logs; no frame, no mask.
+figures of every frame, logs; no frame, no mask. Where there are several seeds, missed frames are a mean over them.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from edgefusion.evaluation.aggregate import summarise
+from edgefusion.evaluation.answer import mean_count
 from edgefusion.evaluation.compare import compare_models
 from edgefusion.evaluation.run import Run, read_run
 from edgefusion.files import write_text
@@ -31,7 +32,7 @@ COLUMNS = {
     "n_missed": ("missed", 0),
 }
 DIFFERENCES = ("dice_masked", "precision", "pooled_f1", "boundary_f1", "hd95")
-KEPT = ("config.yaml", "env.json", "splits.json", "costs.json", "frames.csv", "summary.json")
+KEPT = ("env.json", "splits.json", "costs.json", "frames.csv", "summary.json")
 
 
 def line(cells: list[str]) -> str:
@@ -48,7 +49,8 @@ def measures(run: Run, label: str) -> str:
         for measure, (_, digits) in COLUMNS.items():
             row = values.loc[(model, measure)]
             span = f" ({row['low']:.{digits}f} to {row['high']:.{digits}f})" if measure == "dice_masked" else ""
-            cells.append(f"{row['value']:.{digits}f}{span}")
+            value = mean_count(row["value"]) if measure == "n_missed" else f"{row['value']:.{digits}f}"
+            cells.append(value + span)
         lines.append(line(cells))
     return "\n".join(lines)
 
@@ -87,10 +89,12 @@ def folds(run: Run, label: str) -> str:
 
 def keep(run: Run, folder: Path) -> None:
     for name in KEPT:
-        shutil.copyfile(run.path / name, folder / name)
-    # The study's folder on this machine is nobody's business.
-    config = (folder / "config.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
-    write_text(folder / "config.yaml", "".join(text for text in config if not text.startswith("study: ")))
+        write_text(folder / name, (run.path / name).read_text(encoding="utf-8"))
+    # Where folders are on this machine is nobody's business.
+    settings = {key: value for key, value in run.config.items() if key != "study"}
+    if settings.get("pretrained"):
+        settings["pretrained"] = Path(settings["pretrained"]).name
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     for stale in folder.glob("log-*.csv"):
         stale.unlink()
     for model, log in run.log.groupby("model"):
@@ -110,7 +114,6 @@ def main() -> None:
         if given.control:
             print(against_control(run, read_run(given.control), label), "\n")
     if given.keep:
-        given.keep.mkdir(parents=True, exist_ok=True)
         keep(run, given.keep)
 
 

@@ -65,7 +65,8 @@ def as_markdown(frames: pd.DataFrame, judged: pd.DataFrame) -> str:
         f"Positives: {len(shown)} frames of {shown['patient_id'].nunique()} patients, none trained on. A score's "
         f"threshold keeps {SENSITIVITY:.0%} of them. The mix has {MIX:.0%} positives: an empty answer to every frame "
         f"scores {1 - MIX:.3f} there, and a mask in every frame {MIX * shown['dice'].mean():.3f}. Intervals: bootstrap "
-        "of patients; none where fewer than 4 patients have negatives.",
+        "of patients; none where fewer than 4 patients have negatives. Networks that started from phantoms have seen "
+        "frames of that simulator, which the column of patients trained on does not count.",
     ]
     return "\n".join(lines)
 

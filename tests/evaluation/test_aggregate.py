@@ -124,6 +124,16 @@ def test_without_empty_frames_presence_is_undefined(make_frames):
     assert value(summary, "dice_masked") == value(summary, "dice_all")
 
 
+def test_a_patient_without_any_mask_is_left_out_of_the_mean_of_patients(make_frames):
+    frames = make_frames("unet")
+    others = frames[frames["patient_id"] != "p0"]
+    bare = frames["patient_id"] == "p0"
+    summary = summarise(frames.assign(true_area=frames["true_area"].where(~bare, 0)), resamples=500)
+    assert value(summary, "dice_patients") == pytest.approx(value(summarise(others, resamples=50), "dice_patients"))
+    assert value(summary, "dice_patients", "n_patients") == 11
+    assert value(summary, "dice_patients", "low") < value(summary, "dice_patients")
+
+
 def test_fast_on_a_real_size(make_frames):
     frames = make_frames("unet", patients=47, frames=120)
     start = time.process_time()

@@ -62,7 +62,8 @@ def _mean(column: str, masked_only: bool = True) -> Callable[[pd.DataFrame], Par
 def _mean_of_patient_means(frames: pd.DataFrame) -> Parts:
     values, counted = _mean("dice")(frames)
     of_patient = pd.Series(counted).groupby(frames["patient_id"].to_numpy()).transform("sum").to_numpy()
-    return ratio(values, of_patient) * counted, ratio(counted, of_patient) * counted
+    weight = np.where(counted > 0, ratio(counted, of_patient), 0.0)
+    return values * weight, weight
 
 
 def _pooled(numerator: dict[str, float], denominator: dict[str, float]) -> Callable[[pd.DataFrame], Parts]:

@@ -42,6 +42,7 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/few-labels --seeds 0,1,2 -o $(RUNS)/few-labels --jobs 2
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
+	$(BIN)/python benchmarks/agreement.py $(RUNS)/kaggle-fixed $(RUNS)/kaggle
 
 $(RUNS)/kaggle/study.yaml: | $(STAMP)
 	$(BIN)/edgefusion ingest $(EDGEFUSION_DATA)/kaggle-nerve/train -o $(@D) --terms "$(KAGGLE_TERMS)"

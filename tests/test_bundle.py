@@ -201,6 +201,8 @@ def test_all_trainings_behind_the_weights_are_remembered(folder: Path, tmp_path:
     history = Bundle.load(tmp_path / "b").history()
     assert history[:2] == bundle.started_from
     assert history[2] == Origin(bundle.study_name, bundle.study_sha256, bundle.trained_on, bundle.terms)
+    assert bundle.seen("11") == {"v1", "v2", *bundle.trained_on}
+    assert bundle.seen("22") == set(bundle.trained_on)
     assert "Started from: 2 patients of the study 'volunteers'" in (tmp_path / "b" / "README.md").read_text()
 
 

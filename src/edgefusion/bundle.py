@@ -74,6 +74,11 @@ class Bundle:
         """All trainings behind the weights, this bundle's own last."""
         return [*self.started_from, Origin(self.study_name, self.study_sha256, list(self.trained_on), self.terms)]
 
+    def seen(self, study_sha256: str) -> set[str]:
+        """Patients who may not judge it: those of its own study, and of the same study at any stage before."""
+        before = (origin.trained_on for origin in self.started_from if origin.sha256 == study_sha256)
+        return set(self.trained_on).union(*before)
+
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the bundle; ``bundle.yaml`` comes last, so a folder that has one is whole.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import Bundle, Origin
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.phantom.study import make_phantom_study
 from edgefusion.data.study import Study, frames_table, store_frame
@@ -214,3 +214,22 @@ def test_notes_that_are_no_notes_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "notes.yaml").write_text(text)
     with pytest.raises(DataError, match=r"notes\.yaml.*about, terms, license"):
         read_notes(tmp_path / "notes.yaml")
+
+
+def test_who_was_trained_on_at_any_stage_does_not_judge(study: Study, tmp_path: Path) -> None:
+    bundle = Bundle.load(make_bundle(tmp_path / "bundle", ["nerve"], PATIENTS[:1]))
+    bundle.started_from = [
+        Origin("phantoms", "cd" * 32, ["p05"], "none"),
+        Origin("necks", study.sha256(), list(PATIENTS[1:3]), "CC-BY 4.0"),
+    ]
+    bundle.save(tmp_path / "bundle")
+    assert (
+        main(
+            [str(tmp_path / "bundle"), str(study.path), "-o", str(tmp_path / "out"), "--pictures", str(tmp_path / "p")]
+        )
+        == 0
+    )
+    held_out = json.loads((tmp_path / "out" / "metrics.json").read_text())["held_out"]
+    assert held_out == list(PATIENTS[3:])  # p05 of the phantoms is not p05 of this study
+    card = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "Started from weights trained on 2 patients (p01, p02) of the study 'necks' (terms: CC-BY 4.0)" in card

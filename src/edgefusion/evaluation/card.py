@@ -106,6 +106,11 @@ def _what_it_is(bundle: Bundle, notes: Notes) -> Iterator[str]:
 def _data(bundle: Bundle, metrics: Mapping[str, Any]) -> Iterator[str]:
     study, held_out = metrics["study"], metrics["held_out"]
     yield from ("## Data", "")
+    for origin in bundle.started_from:
+        yield _item(
+            f"Started from weights trained on {_patients(origin.trained_on)} of the study '{origin.study}' "
+            f"(terms: {origin.terms or 'not stated'})"
+        )
     yield _item(f"Trained on {_patients(bundle.trained_on)} of the study '{bundle.study_name}'")
     yield _item(
         f"Judged on {counted(study['judged_frames'], 'frame')} of {_patients(held_out)} of the study "

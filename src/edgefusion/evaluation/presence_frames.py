@@ -49,7 +49,7 @@ def positives(study: Study, bundle: Bundle, label: str) -> list[Shot]:
         UsageError: If there are none, or the study does not have the label.
     """
     labelled = study.labelled()
-    new = labelled[~labelled["patient_id"].isin(bundle.trained_on)]
+    new = labelled[~labelled["patient_id"].isin(bundle.seen(study.sha256()))]
     shots = [shot for _, shot in _shots(study, new, bundle, label) if shot.truth.any()]
     if not shots:
         raise UsageError(f"{study.path} has no frame with a {label} of a patient that is new to the bundle.")

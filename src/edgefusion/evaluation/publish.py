@@ -112,7 +112,7 @@ def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
         UsageError: If there is no such patient.
     """
     labelled = study.labelled()
-    labelled = labelled[~labelled["patient_id"].isin(bundle.trained_on)]
+    labelled = labelled[~labelled["patient_id"].isin(bundle.seen(study.sha256()))]
     frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
     if not frame_ids:
         raise UsageError(f"The bundle was trained on all labelled patients of {study.path}.", "Hold some out.")

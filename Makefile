@@ -12,7 +12,9 @@ KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: 
 CONTROL := --models edgefusion-unet --recipe.channels [raw,dpad,edges]
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
-.PHONY: demo test lint format bench results clean
+.PHONY: install demo test lint format bench results clean
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/edgefusion demo -o demo

@@ -9,7 +9,7 @@ RUNS ?= runs
 EDGEFUSION_DATA ?= ../shared/data
 KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: research use, no redistribution
 # The same network with the denoised and the edge channel: what the channels are worth.
-CONTROL := --models edgefusion-unet --recipe.channels [raw,dpad,edges]
+CONTROL := --models edgefusion-unet --recipe.channels '[raw,dpad,edges]'
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
 .PHONY: install demo test lint format bench results clean

@@ -40,6 +40,7 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(CONTROL) -o $(RUNS)/pretraining-channels
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(CONTROL) --pretrained $(RUNS)/pretraining-channels -o $(RUNS)/kaggle-fixed-channels
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
+	test -f $(RUNS)/regional/bundle.yaml || $(BIN)/edgefusion train $(RUNS)/usgra --config configs/regional.yaml --resume -o $(RUNS)/regional
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/few-labels --seeds 0,1,2 -o $(RUNS)/few-labels --jobs 2
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels

@@ -38,7 +38,7 @@ def way_to_the_nerve(demo: Path) -> None:
     image, truth = study.image(row["frame_id"]), study.mask(row["frame_id"])
     assert truth is not None
     found = read_labels(demo / "run" / MODEL / row["fold"] / "predictions" / f"{row['frame_id']}.png")
-    stack = build_stack(image, ChannelRecipe(height=image.shape[0], width=image.shape[1]))
+    stack = build_stack(image, ChannelRecipe(("raw", "dpad", "edges"), *image.shape))
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.1), layout="constrained")
     titles = ["raw", "denoised (DPAD)", "edges", "nerve: true and found"]
     for axis, title, picture in zip(axes, titles, [*stack, image / 255.0], strict=True):

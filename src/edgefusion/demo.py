@@ -16,8 +16,8 @@ from edgefusion.training.crossval import compare
 PATIENTS, FRAMES, SIZE = 24, 12, (210, 290)
 
 CONFIG = CompareConfig(
-    recipe=ChannelRecipe(("raw", "dpad", "edges"), height=64, width=96),
-    train=TrainConfig(epochs=10, precision="32"),
+    recipe=ChannelRecipe(height=64, width=96),
+    train=TrainConfig(epochs=16, precision="32"),
     split=SplitConfig(folds=2),
 )
 """Every patient is judged once, by networks that were trained on the other half of the patients."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefusion.config import ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
+from edgefusion.config import UNSTATED_TERMS, ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
 from edgefusion.errors import EdgeFusionError, UsageError
 from edgefusion.progress import say
 
@@ -147,7 +147,7 @@ def ingest(arguments: list[str]) -> None:
     parser.add("--patients-csv", type=Path, help="table with the columns image and patient")
     parser.add("--labels", type=str, help="names of the mask values 1, 2, ..., separated by commas")
     parser.add("--name", type=str, help="name of the study; by default the output folder's")
-    parser.add("--terms", default="not stated by the source", help="terms of use, repeated in reports and model cards")
+    parser.add("--terms", default=UNSTATED_TERMS, help="terms of use, repeated in reports and model cards")
     parser.add(
         "--contradictions",
         choices=["keep", "drop", "propagate"],

@@ -12,6 +12,10 @@ CHANNELS = ("raw", "srad", "dpad", "osrad", "perona-malik", "edges", "icov", "ro
 """Every name that a channel recipe may use, in the order in which the docs describe them."""
 
 
+UNSTATED_TERMS = "not stated by the source"
+"""The terms of use of a study whose maker gave none."""
+
+
 @dataclass(frozen=True)
 class ChannelRecipe:
     """How a frame becomes the stack of channels that a network sees. It travels with the weights."""

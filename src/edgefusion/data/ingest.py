@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from edgefusion.config import UNSTATED_TERMS
 from edgefusion.data import duplicates
 from edgefusion.data.intake import Intake
 from edgefusion.data.layouts import Layout, Problem, recognise
@@ -42,7 +43,7 @@ def ingest(
     strict: bool = False,
     name: str | None = None,
     labels: Sequence[str] | None = None,
-    terms: str = "not stated by the source",
+    terms: str = UNSTATED_TERMS,
 ) -> Study:
     """Make a study of a folder of frames and masks, or of a single picture.
 

@@ -77,8 +77,8 @@ def build_model(name: str, in_channels: int, labels: int, **arguments: Any) -> n
         raise UsageError(
             f"'{name}' takes no arguments, but was given {', '.join(arguments)}.", "Its name fixes its width."
         )
+    known = list(inspect.signature(EdgeFusionUNet).parameters)[2:]
     for argument in arguments:
-        known = list(inspect.signature(EdgeFusionUNet).parameters)[2:]
         if argument not in known:
             raise UsageError(f"EdgeFusion-UNet has no argument '{argument}'.", f"It has: {', '.join(known)}.")
     # MONAI takes a second to import and EdgeFusion-UNet does not need it.

@@ -17,6 +17,7 @@ from edgefusion import bundles
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.config import ChannelRecipe
+from edgefusion.data.clip import Region
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.inference.predictor import BATCH, Prediction, Predictor, load
 from edgefusion.models.blocks import SegmentationOutput
@@ -347,3 +348,16 @@ def test_a_bundle_that_does_not_ship_says_what_to_do(
     monkeypatch.setattr(bundles, "FOLDER", tmp_path)
     with pytest.raises(UsageError, match=rf"'{name or 'brachial-plexus'}'.*edgefusion train"):
         load(name)
+
+
+def test_a_region_confines_what_is_found(make_bundle: MakeBundle) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
+    region = Region(top=10, left=20, height=60, width=80)
+    predictor = Predictor(make_bundle())
+    within, alone = predictor.predict(frame, region=region), predictor.predict(region.crop(frame))
+    np.testing.assert_array_equal(region.crop(within.probability[0]), alone.probability[0])
+    np.testing.assert_array_equal(region.crop(within.mask), alone.mask)
+    assert within.mask.shape == frame.shape
+    assert within.probability.sum() == alone.probability.sum()
+    with pytest.raises(UsageError, match="does not lie"):
+        predictor.predict(frame[:50], region=region)

@@ -21,11 +21,12 @@ from safetensors.torch import save
 import edgefusion
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
+from edgefusion.data.clip import Spacing
 from edgefusion.data.readers import read_frame
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
 from edgefusion.inference.inputs import FrameFile, find_frames
-from edgefusion.inference.predictor import BATCH, Prediction, Predictor, Spacing
+from edgefusion.inference.predictor import BATCH, Prediction, Predictor
 from edgefusion.inference.record import Record
 from edgefusion.inference.writers import Result, check_formats, prune_submission, write_results
 from edgefusion.progress import say, track

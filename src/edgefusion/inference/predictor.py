@@ -16,14 +16,12 @@ from torch import Tensor
 from edgefusion.bundle import Bundle
 from edgefusion.bundles import find
 from edgefusion.channels.recipe import build_stack
+from edgefusion.data.clip import Region, Spacing
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.models.blocks import SegmentationOutput, standardise
 
 BATCH = 16
 """Frames that pass through the network together."""
-
-Spacing = tuple[float, float]
-"""Height and width of a pixel in mm."""
 
 Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
 """Of one frame: probability L×h×w, edge probability L×h×w, and what the presence head says, L, if there is one."""
@@ -70,18 +68,28 @@ class Predictor:
         self.device = torch.device(device)
         self._model = bundle.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def predict(self, image: NDArray[Any], spacing: Spacing | None = None) -> Prediction:
-        """Segment one frame.
+    def predict(self, image: NDArray[Any], spacing: Spacing | None = None, region: Region | None = None) -> Prediction:
+        """Segment one frame: ``prepare``, ``infer`` and ``finish``, one after the other.
 
         Args:
             image: H×W grey or H×W×3 red, green, blue; uint8, uint16, or float in [0, 1].
             spacing: Height and width of a pixel in mm; gives the areas in mm².
+            region: Where the ultrasound image lies in the frame; None takes all of the frame. Nothing is found outside.
 
         Raises:
-            UsageError: If the array is not a frame.
+            UsageError: If the array is not a frame, or the region does not lie in it.
             BundleError: If the network answers with values that are not numbers.
         """
-        return self.predict_batch([image], [spacing])[0]
+        (maps,) = self.infer(self.prepare(image, region)[None])
+        return self.finish(maps, np.shape(image)[:2], spacing, region)
+
+    def prepare(self, image: NDArray[Any], region: Region | None = None) -> NDArray[np.float32]:
+        """The first stage, without the network: the channels of a frame, C×height×width in [0, 1].
+
+        Raises:
+            UsageError: If the array is not a frame, or the region does not lie in it.
+        """
+        return build_stack(image if region is None else region.crop(image), self.bundle.recipe)
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], spacings: Sequence[Spacing | None] | None = None
@@ -89,7 +97,7 @@ class Predictor:
         """Segment frames, which may differ in size: ``predict`` for each, but sharing passes of the network."""
         if not images:
             return []
-        stacks = np.stack([build_stack(image, self.bundle.recipe) for image in images])
+        stacks = np.stack([self.prepare(image) for image in images])
         return list(self.predict_stacks(stacks, [np.shape(image)[:2] for image in images], spacings))
 
     def predict_stacks(
@@ -123,12 +131,16 @@ class Predictor:
             raise UsageError(f"{len(stacks)} stacks came with {len(sizes)} sizes and {len(spacings)} spacings.")
         for start in range(0, len(stacks), BATCH):
             part = slice(start, start + BATCH)
-            for maps, size, spacing in zip(self._run(stacks[part]), sizes[part], spacings[part], strict=True):
-                yield self._prediction(*maps, (size[0], size[1]), spacing)
+            for maps, size, spacing in zip(self.infer(stacks[part]), sizes[part], spacings[part], strict=True):
+                yield self.finish(maps, size, spacing)
 
     @torch.inference_mode()
-    def _run(self, stacks: NDArray[np.floating[Any]]) -> list[Maps]:
-        """What the network says of each frame, at the network's own size."""
+    def infer(self, stacks: NDArray[np.floating[Any]]) -> list[Maps]:
+        """The second stage, the network: what it says of each of N stacks, at its own size.
+
+        Raises:
+            BundleError: If the network answers with values that are not numbers.
+        """
         x = standardise(torch.from_numpy(stacks).to(self.device, torch.float32))
         x = x.contiguous(memory_format=torch.channels_last)
         probability, edges, presence = _probabilities(self._model(x))
@@ -145,16 +157,20 @@ class Predictor:
         heads = [None] * len(x) if presence is None else list(_array(presence))
         return list(zip(_array(probability), _array(edges), heads, strict=True))
 
-    def _prediction(
-        self,
-        small: NDArray[np.float32],
-        small_edges: NDArray[np.float32],
-        presence: NDArray[np.float32] | None,
-        size: tuple[int, int],
-        spacing: Spacing | None,
+    def finish(
+        self, maps: Maps, size: tuple[int, ...], spacing: Spacing | None = None, region: Region | None = None
     ) -> Prediction:
+        """The last stage: the prediction at the frame's own size.
+
+        Args:
+            maps: Of ``infer``.
+            size: Height and width of the frame.
+            spacing: Height and width of a pixel in mm, where known.
+            region: The one that ``prepare`` was given.
+        """
         thresholds, labels = self.bundle.thresholds, self.bundle.labels
-        probability, edges = _resized(small, size), _resized(small_edges, size)
+        small, small_edges, presence = maps
+        probability, edges = (_resized(planes, size, region) for planes in (small, small_edges))
         if presence is None:
             presence = probability.max((1, 2))
         there = (probability >= thresholds["mask"]) & (presence >= thresholds["presence"])[:, None, None]
@@ -215,9 +231,14 @@ def _array(values: Tensor) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.cpu().numpy())
 
 
-def _resized(planes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    height, width = size
-    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes])
+def _resized(planes: NDArray[np.float32], size: tuple[int, ...], region: Region | None) -> NDArray[np.float32]:
+    """Planes at the size of the frame, 0 outside the region."""
+    region = region or Region(0, 0, size[0], size[1])
+    frames = np.zeros((len(planes), size[0], size[1]), np.float32)
+    for frame, plane in zip(frames, planes, strict=True):
+        inside = cv2.resize(plane, (region.width, region.height), interpolation=cv2.INTER_LINEAR)
+        region.crop(frame)[...] = inside
+    return frames
 
 
 def _contours(region: NDArray[np.bool_]) -> list[NDArray[np.float32]]:

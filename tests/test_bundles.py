@@ -70,7 +70,7 @@ def test_info_needs_no_torch() -> None:
 def test_a_shipped_bundle_is_small_described_and_finds_its_way(name: str) -> None:
     folder = bundles.find(name)
     assert {path.name for path in folder.iterdir()} == {
-        *("README.md", "bundle.yaml", "calibration.svg", "metrics.json", "model.safetensors")
+        *("README.md", "bundle.yaml", "calibration.svg", "metrics.json", "model.onnx", "model.safetensors")
     }
     assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
     model = edgefusion.load(name)

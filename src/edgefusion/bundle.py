@@ -69,6 +69,8 @@ class Bundle:
     """Figures of merit, as far as they were measured."""
     versions: dict[str, str] = field(default_factory=dict)
     """Programs that made it; filled in by ``save``."""
+    weights_sha256: str = ""
+    """SHA-256 of ``model.safetensors``; filled in by ``save`` and ``load``."""
 
     def history(self) -> list[Origin]:
         """All trainings behind the weights, this bundle's own last."""
@@ -90,11 +92,13 @@ class Bundle:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "model.safetensors"
+        (folder / "model.onnx").unlink(missing_ok=True)  # made from the weights that are replaced
         with atomic_path(weights) as temporary:
             # Not save_file: it makes a private file, which an installation for several users could not read.
             temporary.write_bytes(save(self._tensors(half)))
         write_json(folder / "metrics.json", self.metrics)
         write_text(folder / "README.md", self._card())
+        self.weights_sha256 = sha256_of_file(weights)
         self.versions = {"edgefusion": edgefusion.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
         description = {
             "format": FORMAT,
@@ -105,7 +109,7 @@ class Bundle:
             "study": {"name": self.study_name, "sha256": self.study_sha256, "trained_on": self.trained_on},
             "started_from": [dataclasses.asdict(origin) for origin in self.started_from],
             "terms": self.terms,
-            "weights_sha256": sha256_of_file(weights),
+            "weights_sha256": self.weights_sha256,
             "versions": self.versions,
         }
         write_text(folder / "bundle.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
@@ -146,13 +150,13 @@ class Bundle:
                 versions=dict(values["versions"]),
                 metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
             )
-            expected = values["weights_sha256"]
+            bundle.weights_sha256 = str(values["weights_sha256"])
         # Building the network from made-up arguments can fail in any of these ways too.
         except (yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError, UsageError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
         weights = folder / "model.safetensors"
-        if not weights.is_file() or sha256_of_file(weights) != expected:
+        if not weights.is_file() or sha256_of_file(weights) != bundle.weights_sha256:
             raise BundleError(f"{weights} is missing or not the file that was saved.", "Copy the bundle again.")
         try:
             bundle.model.load_state_dict(load_file(weights))

@@ -299,6 +299,21 @@ def predict(arguments: list[str]) -> None:
     print(json.dumps(rows, indent=2) if given.json else given.output)
 
 
+def export(arguments: list[str]) -> None:
+    """Write a bundle as one ONNX file that takes a raw frame and gives its mask."""
+    parser = _Arguments(export)
+    parser.add("bundle", type=str, help="folder of a bundle, or brachial-plexus or regional, which ship along")
+    parser.add("--onnx", action="store_true", required=True, help="the only format so far")
+    parser.add("-o", "--output", type=Path, help="the file; by default model.onnx in the bundle, where it is used from")
+    parser.add("--frame-size", type=str, help="rows x columns, for bundles that filter frames at their own size")
+    given = parser.read(arguments)
+    from edgefusion.bundles import find
+    from edgefusion.inference.onnx import export_onnx
+
+    size = None if given.frame_size is None else _size(given.frame_size)
+    print(export_onnx(find(given.bundle), given.output, size))
+
+
 def bench(arguments: list[str]) -> None:
     """Milliseconds a frame, stage by stage, on this machine."""
     parser = _Arguments(bench)
@@ -331,6 +346,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "bench": bench,
     "info": info,
 }

@@ -31,10 +31,11 @@ SHARE_BELOW_ONE = 0.99
 """A map is divided by this quantile of its pixels and cut at 1, so that a few glints do not set its scale."""
 FLAT = 1e-4
 """A quantile below this means that there is no edge; it is not scaled up to one."""
+COARSE_SIGMA = 2.0
+"""Standard deviation, px, of the Gaussian before the coarse one of the two gradients that are fused."""
 DENOISER = {"fused": "dpad", "sobel": "dpad", "icov": "srad", "roewa": None, "feature-asymmetry": None, "canny": "dpad"}
 """The edge maps by name, each with the filter whose result it wants, if any."""
 
-_COARSE_SIGMA = 2.0
 _ROEWA_DECAY = 0.75
 _WAVELENGTHS = (8.0, 16.0, 32.0)
 _BANDWIDTH = 0.55
@@ -107,7 +108,7 @@ def _sobel(image: Plane, bands: int) -> Plane:
 
 
 def _fused(grey: Plane, denoised: Plane, bands: int) -> Plane:
-    smooth = gaussian(grey, _COARSE_SIGMA)
+    smooth = gaussian(grey, COARSE_SIGMA)
     fine, coarse = _sobel(denoised, bands), _sobel(smooth, bands)
     scale_fine, scale_coarse = _scale(fine, bands), _scale(coarse, bands)
     _by_bands(

@@ -67,7 +67,7 @@ def build_stack(image: NDArray[Any], recipe: ChannelRecipe, *, threads: int | No
     frame = as_unit(image)
     if recipe.resolution == "network":
         frame = _resized(frame, size)
-    time = recipe.time * (frame.shape[1] / _COLUMNS) ** 2
+    time = diffusion_time(recipe, frame.shape[1])
     done: dict[str, NDArray[np.float32]] = {"raw": frame}
 
     def channel(name: str) -> NDArray[np.float32]:
@@ -84,6 +84,11 @@ def build_stack(image: NDArray[Any], recipe: ChannelRecipe, *, threads: int | No
     for plane, name in zip(stack, recipe.channels, strict=True):
         plane[...] = _resized(channel(name), size)
     return stack
+
+
+def diffusion_time(recipe: ChannelRecipe, columns: int) -> float:
+    """How long a frame of so many columns is diffused, in its own px²."""
+    return recipe.time * (columns / _COLUMNS) ** 2
 
 
 def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

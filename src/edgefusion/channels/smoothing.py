@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -21,6 +22,12 @@ def gaussian(image: Plane, sigma: float) -> Plane:
     Returns:
         H×W float32.
     """
-    side = 2 * math.ceil(3 * sigma) + 1
+    side = len(gaussian_kernel(sigma))
     smooth = cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(smooth, dtype=np.float32)
+
+
+@cache
+def gaussian_kernel(sigma: float) -> Plane:
+    """The weights of that Gaussian along one axis: float32, of odd length, summing to 1."""
+    return np.asarray(cv2.getGaussianKernel(2 * math.ceil(3 * sigma) + 1, sigma, cv2.CV_32F)[:, 0])

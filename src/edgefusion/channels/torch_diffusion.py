@@ -82,5 +82,7 @@ def _dpad_coefficient(u: Tensor) -> Tensor:
     variance = avg_pool2d(bordered.square(), WINDOW, stride=1) - mean_squared
     precision = mean_squared / torch.maximum(variance, _FLATTEST * mean_squared + _TINY)
     precision = precision.clamp(min=LEAST_PRECISION)
-    q0_squared = NOISE_OVER_MEDIAN * (1 / precision).flatten(1).median(dim=1).values[:, None, None, None]
+    # By sorting, because ONNX has no median.
+    variations = (1 / precision).flatten(1).sort(1).values
+    q0_squared = NOISE_OVER_MEDIAN * variations[:, (variations.shape[1] - 1) // 2][:, None, None, None]
     return (q0_squared / (1 + q0_squared) * (1 + precision)).clamp(max=1)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgefusion.bundle import Bundle
 from edgefusion.bundles import find
 from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.errors import BundleError, UsageError
-from edgefusion.models.blocks import SegmentationOutput, standardise
+from edgefusion.inference.backends import BACKENDS, Backend, OnnxBackend, TorchBackend
 
 BATCH = 16
 """Frames that pass through the network together."""
@@ -56,17 +54,19 @@ class Predictor:
     """Runs the network of a bundle on frames of any size.
 
     Args:
-        bundle: The network, its channels and its thresholds. The network is set to evaluation mode and moved to
-            ``device``.
+        bundle: The network, its channels and its thresholds.
         flip_averaging: Average with the prediction for the mirrored frame. Takes twice as long.
         device: Where the network runs, as PyTorch names it.
+        backend: What runs the network; None takes PyTorch, which sets the bundle's network to evaluation mode and
+            moves it to ``device``.
     """
 
-    def __init__(self, bundle: Bundle, flip_averaging: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, flip_averaging: bool = False, device: str = "cpu", backend: Backend | None = None
+    ) -> None:
         self.bundle = bundle
         self.flip_averaging = flip_averaging
-        self.device = torch.device(device)
-        self._model = bundle.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backend = TorchBackend(bundle, device) if backend is None else backend
 
     def predict(self, image: NDArray[Any], spacing: Spacing | None = None, region: Region | None = None) -> Prediction:
         """Segment one frame: ``prepare``, ``infer`` and ``finish``, one after the other.
@@ -134,28 +134,23 @@ class Predictor:
             for maps, size, spacing in zip(self.infer(stacks[part]), sizes[part], spacings[part], strict=True):
                 yield self.finish(maps, size, spacing)
 
-    @torch.inference_mode()
     def infer(self, stacks: NDArray[np.floating[Any]]) -> list[Maps]:
         """The second stage, the network: what it says of each of N stacks, at its own size.
 
         Raises:
             BundleError: If the network answers with values that are not numbers.
         """
-        x = standardise(torch.from_numpy(stacks).to(self.device, torch.float32))
-        x = x.contiguous(memory_format=torch.channels_last)
-        probability, edges, presence = _probabilities(self._model(x))
+        maps = self.backend(stacks)
         if self.flip_averaging:
-            mirrored, mirrored_edges, mirrored_presence = _probabilities(self._model(x.flip(3)))
-            probability = (probability + mirrored.flip(3)) / 2
-            edges = (edges + mirrored_edges.flip(3)) / 2
-            if presence is not None and mirrored_presence is not None:
-                presence = (presence + mirrored_presence) / 2
-        for values in (probability, edges, presence):
+            mirrored = self.backend(np.ascontiguousarray(stacks[..., ::-1]))
+            # Maps have columns that must be mirrored back; what the presence head says has none.
+            maps = [_mean(a, b[..., ::-1] if b.ndim == 4 else b) for a, b in zip(maps, mirrored, strict=True)]
+        for values in maps:
             # Compared with a threshold, NaN is False: the frame would silently be called empty.
-            if values is not None and not torch.isfinite(values).all():
+            if not np.isfinite(values).all():
                 raise BundleError("The network answers with values that are not numbers.", "Train it again.")
-        heads = [None] * len(x) if presence is None else list(_array(presence))
-        return list(zip(_array(probability), _array(edges), heads, strict=True))
+        probability, edges, *head = maps
+        return list(zip(probability, edges, head[0] if head else [None] * len(stacks), strict=True))
 
     def finish(
         self, maps: Maps, size: tuple[int, ...], spacing: Spacing | None = None, region: Region | None = None
@@ -199,7 +194,12 @@ def load_bundle(bundle: Path | str | None = None) -> Bundle:
     return Bundle.load(find(bundle))
 
 
-def load(bundle: Path | str | None = None, flip_averaging: bool = False, device: str = "cpu") -> Predictor:
+def load(
+    bundle: Path | str | None = None,
+    flip_averaging: bool = False,
+    device: str = "cpu",
+    backend: Literal["auto", "torch", "onnx"] = "auto",
+) -> Predictor:
     """Load a network that is ready to use.
 
     Args:
@@ -207,28 +207,30 @@ def load(bundle: Path | str | None = None, flip_averaging: bool = False, device:
             None takes the former.
         flip_averaging: See ``Predictor``.
         device: See ``Predictor``.
+        backend: What runs the network. ``"onnx"`` is ONNX Runtime on the CPU, which needs ``model.onnx`` in the bundle
+            (``edgefusion export BUNDLE --onnx``); ``"auto"`` takes it where that is there and ``device`` is the CPU,
+            because it is the faster one, and PyTorch elsewhere. The masks are the same.
 
     Raises:
-        UsageError: If the folder is not a bundle, or the named one does not ship with this installation.
-        BundleError: If the bundle is damaged, altered, or newer than this program.
+        UsageError: If the folder is not a bundle, the named one does not ship with this installation, there is no such
+            backend, or the bundle has no ``model.onnx`` for it.
+        BundleError: If the bundle is damaged, altered, or newer than this program, or its ``model.onnx`` was made from
+            other weights.
     """
-    return Predictor(load_bundle(bundle), flip_averaging, device)
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"There is no backend '{backend}'.", f"Choose auto, {' or '.join(BACKENDS)}.")
+    folder = find(bundle)
+    loaded = Bundle.load(folder)
+    file = folder / "model.onnx"
+    if backend == "onnx" and not file.is_file():
+        raise UsageError(f"{folder} has no model.onnx.", f"Write it: edgefusion export {bundle or folder} --onnx")
+    if backend == "onnx" or (backend == "auto" and device == "cpu" and file.is_file()):
+        return Predictor(loaded, flip_averaging, device, OnnxBackend(file, loaded.weights_sha256))
+    return Predictor(loaded, flip_averaging, device)
 
 
-def _probabilities(output: SegmentationOutput) -> tuple[Tensor, Tensor, Tensor | None]:
-    probability = output.mask.sigmoid()
-    edges = _steepness(probability) if output.boundary is None else output.boundary.sigmoid()
-    return probability, edges, None if output.presence is None else output.presence.sigmoid()
-
-
-def _steepness(probability: Tensor) -> Tensor:
-    """Gradient magnitude by central differences, doubled, so that a step from 0 to 1 along an axis gives 1."""
-    rows, columns = torch.gradient(probability, dim=(2, 3))
-    return (2 * torch.hypot(rows, columns)).clamp(max=1)
-
-
-def _array(values: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(values.cpu().numpy())
+def _mean(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((a + b) * np.float32(0.5))
 
 
 def _resized(planes: NDArray[np.float32], size: tuple[int, ...], region: Region | None) -> NDArray[np.float32]:

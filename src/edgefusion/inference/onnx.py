@@ -165,6 +165,8 @@ def _whole_graph(bundle: Bundle, frame_size: tuple[int, int] | None) -> onnx.Mod
     joined.graph.value_info.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape)) for name, shape in shapes.items()
     )
+    del joined.opset_import[:]  # one entry for each part
+    joined.opset_import.append(helper.make_opsetid("", _OPSET))
     joined.graph.name = bundle.model_name
     return joined
 

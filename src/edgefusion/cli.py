@@ -317,13 +317,14 @@ def export(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """Milliseconds a frame, stage by stage, on this machine."""
     parser = _Arguments(bench)
-    parser.add("--frames", type=int, default=30, help="frames to time")
+    parser.add("--frames", type=int, default=100, help="frames to time")
     parser.add("--size", default="420x580", help="rows x columns of a frame")
+    parser.add("--model", type=str, help="folder of a bundle with its ONNX file; by default the one that ships")
     parser.add_json()
     given = parser.read(arguments)
     from edgefusion.bench import as_text, run_bench
 
-    figures = run_bench(given.frames, _size(given.size))
+    figures = run_bench(given.frames, _size(given.size), given.model)
     print(json.dumps(figures, indent=2) if given.json else as_text(figures))
 
 

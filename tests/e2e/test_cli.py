@@ -163,10 +163,13 @@ def test_info_knows_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["models"]["edgefusion-unet"]["multiply_adds"] <= 0.7e9
 
 
-def test_bench_times_every_network_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_times_every_backend_beside_its_peers_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--frames", "1", "--size", "96x128", "--json"]) == 0
-    stages = json.loads(capsys.readouterr().out)["stages"]
-    assert stages["frame to mask: U-Net"]["times_unet"] == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["stages"]["whole way: U-Net, matched, PyTorch"]["times_unet"] == 1
+    assert all(0 < values["median_ms"] <= values["p95_ms"] for values in figures["stages"].values())
+    assert figures["processes"].keys() == {"PyTorch", "ONNX Runtime"}
+    assert all(50 < values["peak_mb"] < 4000 for values in figures["processes"].values())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")

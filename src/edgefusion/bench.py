@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefusion import nnunet_peer
 from edgefusion.bundle import Bundle
 from edgefusion.bundles import find
 from edgefusion.channels.diffusion import despeckle
@@ -33,6 +34,9 @@ PEERS = ("unet", "unet-matched")
 """MONAI's U-Net at its customary width, and at EdgeFusion-UNet's multiply-adds."""
 
 _WARM_UP = 5
+_NNUNET = "whole way: nnU-Net, its own predictor"
+_SELDOM = 20
+"""nnU-Net takes a second or more a frame: it runs in one of so many rounds."""
 _RUNNERS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 _PEER = f"whole way: {TITLES['unet-matched']}, {_RUNNERS['torch']}"
 
@@ -62,6 +66,8 @@ def run_bench(frames: int, size: tuple[int, int], bundle: str | None = None) -> 
         times: dict[str, list[float]] = {stage: [] for stage in stages}
         for round_ in range(-_WARM_UP, frames):
             for stage, run in stages.items():
+                if stage == _NNUNET and round_ % _SELDOM:
+                    continue
                 started = time.perf_counter()
                 run()
                 if round_ >= 0:
@@ -72,6 +78,7 @@ def run_bench(frames: int, size: tuple[int, int], bundle: str | None = None) -> 
         "bundle": bundle or "brachial-plexus",
         "size": list(size),
         "frames": frames,
+        "nnunet": nnunet_peer.installed(),
         "stages": {
             stage: {
                 "median_ms": round(float(np.median(values)), 2),
@@ -119,6 +126,8 @@ def _peer_stages(image: NDArray[np.uint8], scratch: Path) -> Stages:
         stages[f"whole way: {TITLES[name]}, {_RUNNERS['torch']}"] = _whole_way(load(folder, backend="torch"), image)
         export_onnx(folder)
         stages[f"whole way: {TITLES[name]}, {_RUNNERS['onnx']}"] = _whole_way(load(folder, backend="onnx"), image)
+    if nnunet_peer.installed():
+        stages[_NNUNET] = nnunet_peer.whole_way(image)
     return stages
 
 
@@ -167,4 +176,6 @@ def as_text(figures: dict[str, Any]) -> str:
         rate, start, peak = values["frames_per_second"], values["start_s"], values["peak_mb"]
         lines.append(f"{backend:<52}{rate:>11.1f}{start:>9.2f}{peak:>9.0f}")
     lines += ["", f"x U-Net: relative to {_PEER.removeprefix('whole way: ')}. Whole way: from pixels to overlay."]
+    if not figures["nnunet"]:
+        lines.append("nnU-Net is not installed here, so it is not timed.")
     return "\n".join(lines)

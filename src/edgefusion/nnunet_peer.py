@@ -52,7 +52,7 @@ def whole_way(image: NDArray[np.uint8]) -> Callable[[], NDArray[Any]]:
     weights = [network.state_dict()]
     predictor.manual_initialization(network, plans, configuration, weights, labels, "nnUNetTrainer", None)
     frame = image[None, None].astype(np.float32)
-    return lambda: predictor.predict_single_npy_array(frame, {"spacing": (999.0, 1.0, 1.0)}, None, None, False)  # type: ignore[no-any-return]
+    return lambda: predictor.predict_single_npy_array(frame, {"spacing": (999.0, 1.0, 1.0)}, None, None, False)
 
 
 def _plans(size: tuple[int, ...]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import edgefusion
-from edgefusion.config import ChannelRecipe
+from edgefusion.config import ChannelRecipe, PostProcessing
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
 from edgefusion.models.zoo import build_model, check_size
@@ -55,6 +55,8 @@ class Bundle:
     """Arguments that the constructor got besides channels and labels."""
     thresholds: dict[str, float] = field(default_factory=lambda: {"mask": 0.5, "presence": 0.5})
     """Probability from which a pixel, and from which a label as a whole, counts as there."""
+    postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
+    """What is done to a label's mask, by its name; nothing where there is no entry."""
     study_name: str = ""
     """Name of the study that it was trained on."""
     study_sha256: str = ""
@@ -106,6 +108,7 @@ class Bundle:
             "recipe": {**dataclasses.asdict(self.recipe), "channels": list(self.recipe.channels)},
             "labels": self.labels,
             "thresholds": self.thresholds,
+            "postprocessing": {label: dataclasses.asdict(steps) for label, steps in self.postprocessing.items()},
             "study": {"name": self.study_name, "sha256": self.study_sha256, "trained_on": self.trained_on},
             "started_from": [dataclasses.asdict(origin) for origin in self.started_from],
             "terms": self.terms,
@@ -142,6 +145,8 @@ class Bundle:
                 labels=labels,
                 model_args=arguments,
                 thresholds={key: float(values["thresholds"][key]) for key in ("mask", "presence")},
+                # Bundles made before there was any have no entry.
+                postprocessing=_steps(values.get("postprocessing", {}), labels),
                 study_name=str(values["study"]["name"]),
                 study_sha256=str(values["study"]["sha256"]),
                 trained_on=list(values["study"]["trained_on"]),
@@ -193,3 +198,10 @@ class Bundle:
             "",
         ]
         return "\n".join(lines)
+
+
+def _steps(values: dict[str, dict[str, Any]], labels: list[str]) -> dict[str, PostProcessing]:
+    steps = {label: PostProcessing(**of_label) for label, of_label in values.items()}
+    if strangers := steps.keys() - set(labels):
+        raise ValueError(f"post-processing of {', '.join(sorted(strangers))}, which it does not find")
+    return steps

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgefusion.errors import UsageError
+
 CHANNELS = ("raw", "srad", "dpad", "osrad", "perona-malik", "edges", "icov", "roewa", "feature-asymmetry", "canny")
 """Every name that a channel recipe may use, in the order in which the docs describe them."""
 
@@ -41,6 +43,22 @@ class ChannelRecipe:
     def from_dict(cls, values: dict[str, Any]) -> ChannelRecipe:
         """Rebuild a recipe from its YAML or JSON form."""
         return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """What is done to the mask of one label, see ``inference.postprocess``. Without arguments: nothing."""
+
+    smallest_area: float = 0.0
+    """Smaller regions go; as a share of the frame, in [0, 1]."""
+    largest_region: bool = False
+    """Only the largest region stays."""
+    fill_holes: bool = False
+    """Background that a region encloses becomes part of it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smallest_area <= 1:
+            raise UsageError(f"The smallest area is a share of the frame, in [0, 1], and not {self.smallest_area}.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.inference.backends import BACKENDS, Backend, OnnxBackend, TorchBackend
+from edgefusion.inference.postprocess import clean
 
 BATCH = 16
 """Frames that pass through the network together."""
@@ -170,7 +171,9 @@ class Predictor:
             presence = probability.max((1, 2))
         there = (probability >= thresholds["mask"]) & (presence >= thresholds["presence"])[:, None, None]
         winner = np.where(there, probability, -1).argmax(0) + 1
+        frame_area = size[0] * size[1] if region is None else region.height * region.width
         mask = np.where(there.any(0), winner, 0).astype(np.uint8)
+        mask = clean(mask, labels, self.bundle.postprocessing, frame_area)
         areas = tuple(int(np.count_nonzero(mask == label)) for label in range(1, len(labels) + 1))
         return Prediction(
             mask=mask,

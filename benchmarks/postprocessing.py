@@ -1,0 +1,276 @@
+"""What post-processing does to the masks of trained networks, on patients whom they did not see.
+
+edgefusion ingest ../shared/data/kaggle-nerve/train -o runs/kaggle
+edgefusion ingest ../shared/data/kaggle-nerve/fullres -o runs/kaggle-fullres
+edgefusion phantom -o runs/phantoms --size 185x256
+python benchmarks/postprocessing.py runs/kaggle --runs runs/ablation/full runs/ablation/pretrained \
+    --negatives runs/kaggle-fullres runs/phantoms -o runs/postprocessing/development.csv
+
+Judges every fold of the runs on the patients that it held out, and, where ``--negatives`` names studies, on frames
+without the label too: those of the studies, and cuts beside the label from the judged frames. The smallest area and
+the shapes come from the patients that the fold trained on. ``--only`` names combinations, as the table spells them.
+Writes a row a frame, and prints Markdown: every combination minus none, with a bootstrap of patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import CACHE, build_stack, cached_stacks
+from edgefusion.config import PostProcessing
+from edgefusion.data.splits import Split, read_splits
+from edgefusion.data.study import Study
+from edgefusion.evaluation.bootstrap import RESAMPLES, difference_test, patient_counts, ratio, sums_by_patient
+from edgefusion.evaluation.compare import holm
+from edgefusion.evaluation.metrics import frame_measures
+from edgefusion.evaluation.presence_frames import POSITIVE, cuts, negatives, positives
+from edgefusion.files import write_text
+from edgefusion.inference.postprocess import clean
+from edgefusion.inference.predictor import BATCH, Maps, Predictor
+from edgefusion.inference.shapes import Shapes, fit_shapes, project
+from edgefusion.progress import say
+
+NONE = "none"
+SHARES = {"¼": 0.25, "½": 0.5, "1": 1.0}
+COMPONENTS = (10, 20, 40, 80, 160, 320)
+MEASURES = {
+    "dice": ("Dice", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "boundary_f1": ("boundary F1", 3),
+    "hd95": ("HD95, px", 2),
+    "false_regions": ("false regions", 3),
+}
+"""Means over frames with the label, and their digits."""
+
+Frame = tuple[str, str, str, NDArray[np.floating[Any]], NDArray[np.uint8]]
+"""Kind, frame, patient, channels C×height×width, true label mask H×W."""
+
+
+def combinations() -> list[str]:
+    areas = [f"area {share}" for share in SHARES]
+    shapes = [f"shapes {count}" for count in COMPONENTS]
+    return [
+        *(NONE, "holes", "largest", "largest, holes", *areas),
+        *(f"{area}, largest" for area in areas),
+        *(f"{area}, largest, holes" for area in areas),
+        *shapes,
+        *(f"{name}, largest" for name in shapes),
+    ]
+
+
+def steps_of(name: str, smallest: float) -> PostProcessing:
+    """The steps after the threshold that a combination names."""
+    parts = name.split(", ")
+    share = next((SHARES[part.removeprefix("area ")] for part in parts if part.startswith("area ")), 0.0)
+    return PostProcessing(smallest * share, "largest" in parts, "holes" in parts)
+
+
+def components_of(name: str) -> int:
+    return next((int(part.removeprefix("shapes ")) for part in name.split(", ") if part.startswith("shapes ")), 0)
+
+
+def learn(study: Study, fold: Split, size: tuple[int, int], count: int) -> tuple[dict[str, float], dict[str, Shapes]]:
+    """Of every label, the smallest area as a share of the frame, and the shapes, in the frames trained on."""
+    masks = [np.asarray(study.mask(frame_id)) for frame_id in fold.train_frames(study)]
+    shares, shapes = {}, {}
+    for value, label in enumerate(study.labels, 1):
+        shown = [mask == value for mask in masks if (mask == value).any()]
+        shares[label] = min(float(mask.mean()) for mask in shown)
+        if count:
+            shapes[label] = fit_shapes(shown, size, count)
+    return shares, shapes
+
+
+def judged_frames(study: Study, fold: Split, bundle: Bundle, others: list[Study]) -> list[Frame]:
+    assert not set(fold.validation) & bundle.seen(study.sha256())
+    ids = fold.validation_frames(study)
+    patients = study.frames.set_index("frame_id").loc[ids, "patient_id"]
+    stacks = cached_stacks(study, ids, bundle.recipe, study.path / CACHE)
+    found: list[Frame] = [
+        (POSITIVE, frame_id, patient, stack, np.asarray(study.mask(frame_id)))
+        for frame_id, patient, stack in zip(ids, patients, stacks, strict=True)
+    ]
+    if others:
+        label = study.labels[0]
+        shown = [shot for shot in positives(study, bundle, label) if shot.patient_id in fold.validation]
+        empty = cuts(shown)
+        for other in others:
+            empty += negatives(other, bundle, label, shown[0].image.shape[:2])
+        for number, shot in enumerate(empty):
+            stack = build_stack(shot.image, bundle.recipe)
+            found.append((shot.kind, str(number), shot.patient_id, stack, np.zeros(shot.truth.shape, np.uint8)))
+    return found
+
+
+def judge_fold(
+    study: Study, folder: Path, fold: Split, others: list[Study], names: list[str]
+) -> Iterator[dict[str, Any]]:
+    bundle = Bundle.load(folder)
+    predictor = Predictor(bundle, flip_averaging=True)
+    count = max(components_of(name) for name in names)
+    shares, shapes = learn(study, fold, (bundle.recipe.height, bundle.recipe.width), count)
+    frames = judged_frames(study, fold, bundle, others)
+    for start in range(0, len(frames), BATCH):
+        part = frames[start : start + BATCH]
+        for frame, maps in zip(part, predictor.infer(np.stack([frame[3] for frame in part])), strict=True):
+            kind, frame_id, patient, _, truth = frame
+            for name in names:
+                mask, milliseconds = processed(predictor, maps, truth.shape, name, shares, shapes)
+                for value, label in enumerate(study.labels, 1):
+                    found, true = mask == value, truth == value
+                    yield {
+                        "combination": name,
+                        "label": label,
+                        "kind": kind if kind != POSITIVE or true.any() else study.name,
+                        "frame_id": frame_id,
+                        "patient_id": patient,
+                        "milliseconds": milliseconds,
+                        "false_regions": false_regions(found, true),
+                        **frame_measures(found, true),
+                    }
+
+
+def processed(
+    predictor: Predictor,
+    maps: Maps,
+    size: tuple[int, ...],
+    name: str,
+    shares: dict[str, float],
+    shapes: dict[str, Shapes],
+) -> tuple[NDArray[np.uint8], float]:
+    """The mask after a combination, and the milliseconds of post-processing alone."""
+    labels, count, spent = predictor.bundle.labels, components_of(name), 0.0
+    if count:
+        started = time.perf_counter()
+        fitted = [shapes[label].first(count) for label in labels]
+        projected = [project(plane, of_label) for plane, of_label in zip(maps[0], fitted, strict=True)]
+        spent = time.perf_counter() - started
+        maps = (np.stack(projected), *maps[1:])
+    mask = predictor.finish(maps, size).mask
+    started = time.perf_counter()
+    mask = clean(mask, labels, {label: steps_of(name, shares[label]) for label in labels}, mask.size)
+    return mask, 1000 * (spent + time.perf_counter() - started)
+
+
+def false_regions(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> int:
+    """How many regions do not meet the truth anywhere."""
+    count, regions = cv2.connectedComponents(found.astype(np.uint8), connectivity=8)
+    return count - 1 - len(np.unique(regions[found & true]))
+
+
+def judge(study: Study, runs: list[Path], models: list[str], others: list[Study], names: list[str]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        splits = {split.name: split for split in read_splits(run / "splits.json")}
+        for folder in sorted(path.parent for model in models for path in (run / model).glob("*/bundle.yaml")):
+            say(f"Judging {folder}.")
+            # A repeated training's folder is called after its split and its seed.
+            fold = next(split for name, split in splits.items() if folder.name.startswith(name))
+            facts = {"model": folder.parent.name, "fold": f"{run.name}/{folder.name}"}
+            rows += [facts | row for row in judge_fold(study, folder, fold, others, names)]
+    return pd.DataFrame(rows)
+
+
+def table(frames: pd.DataFrame) -> str:
+    """Markdown for every network and label: measures with the label, then masks in frames without it."""
+    sections = []
+    for (model, label), of_label in frames.groupby(["model", "label"], sort=False):
+        shown = of_label[of_label["kind"] == POSITIVE]
+        counts = f"{shown['frame_id'].nunique()} frames, {shown['patient_id'].nunique()} patients"
+        sections.append(f"**{model}, {label}** ({counts}, {shown['fold'].nunique()} trainings)")
+        extra = {"missed": lambda f: (f["predicted_area"] == 0).astype(float), "ms": lambda f: f["milliseconds"]}
+        sections.append(_table(shown, {key: _column(key) for key in MEASURES} | extra))
+        absent = of_label[of_label["kind"] != POSITIVE]
+        if len(absent):
+            titles = {
+                f"{kind} ({part['frame_id'].nunique()} frames, {part['patient_id'].nunique()} patients)": kind
+                for kind, part in absent.groupby("kind", sort=False)
+            }
+            sections.append("Share of frames without it that get a mask:")
+            sections.append(_table(absent, {title: _masked(kind) for title, kind in titles.items()}))
+            sections.append("False regions in each of them:")
+            sections.append(_table(absent, {title: _regions_of(kind) for title, kind in titles.items()}))
+    return "\n\n".join(sections)
+
+
+def _column(key: str) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda frames: frames[key]
+
+
+def _masked(kind: str) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda frames: (frames["predicted_area"] > 0).astype(float).where(frames["kind"] == kind)
+
+
+def _regions_of(kind: str) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda frames: frames["false_regions"].astype(float).where(frames["kind"] == kind)
+
+
+def _table(frames: pd.DataFrame, columns: dict[str, Callable[[pd.DataFrame], pd.Series]]) -> str:
+    keys = ["fold", "frame_id"] + (["kind"] if frames["kind"].nunique() > 1 else [])
+    tables = {name: part.sort_values(keys) for name, part in frames.groupby("combination", sort=False)}
+    none = tables.pop(NONE)
+    titles = [MEASURES.get(key, (key, 3))[0] for key in columns]
+    lines = [f"| combination | {' | '.join(titles)} |", "|---" * (1 + len(columns)) + "|"]
+    rows = {name: [name] for name in (NONE, *tables)}
+    for key, values_of in columns.items():
+        digits = MEASURES.get(key, (key, 3))[1]
+        base = values_of(none).to_numpy(float)
+        rows[NONE].append(f"{np.nanmean(base):.{digits}f}")
+        tests = []
+        for part in tables.values():
+            assert (part[keys].to_numpy() == none[keys].to_numpy()).all()
+            tests.append(paired(values_of(part).to_numpy(float), base, none["patient_id"].to_numpy()))
+        for name, (difference, low, high, p), p_holm in zip(
+            tables, tests, holm([test[3] for test in tests]), strict=True
+        ):
+            if key == "ms":
+                rows[name].append(f"{np.median(tables[name]['milliseconds']):.2f}")
+            elif np.isnan(p):
+                rows[name].append(f"{difference:+.{digits}f}")
+            else:
+                interval = f"{low:+.{digits}f} to {high:+.{digits}f}"
+                rows[name].append(f"{difference:+.{digits}f} ({interval}){'*' if p_holm < 0.05 else ''}")
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows.values())])
+
+
+def paired(values: NDArray[Any], base: NDArray[Any], patients: NDArray[Any]) -> tuple[float, float, float, float]:
+    """Mean difference over the frames where both have a value, its interval and p, see ``difference_test``."""
+    both = ~np.isnan(values) & ~np.isnan(base)
+    names, patient = np.unique(patients[both], return_inverse=True)
+    difference = sums_by_patient((values - base)[both], patient, len(names))
+    number = sums_by_patient(np.ones(both.sum()), patient, len(names))
+    counts = patient_counts(len(names), RESAMPLES, 0)
+    mean = float(difference.sum() / number.sum())
+    return (mean, *difference_test(mean, ratio(counts @ difference, counts @ number), len(names)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="comparisons on the study")
+    parser.add_argument("--models", nargs="+", default=["edgefusion-unet"])
+    parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="studies with frames without the label")
+    parser.add_argument("--only", nargs="+", default=combinations(), help="combinations; always beside none")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file for a row a frame, as CSV")
+    given = parser.parse_args()
+    others = [dataclasses.replace(Study.load(path), name=path.name) for path in given.negatives]
+    names = [NONE, *(name for name in given.only if name != NONE)]
+    frames = judge(Study.load(given.study), given.runs, given.models, others, names)
+    write_text(given.output, frames.to_csv(index=False))
+    print(table(frames))
+
+
+if __name__ == "__main__":
+    main()

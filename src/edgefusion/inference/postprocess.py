@@ -33,7 +33,8 @@ def clean(
         H×W, a new array.
     """
     cleaned = mask.copy()
-    chosen = [(value, steps[label]) for value, label in enumerate(labels, 1) if label in steps]
+    there = np.bincount(mask.ravel(), minlength=len(labels) + 1)
+    chosen = [(value, steps[label]) for value, label in enumerate(labels, 1) if label in steps and there[value]]
     # Regions cover a small part of a frame, and what is around them costs time as well.
     windows = {value: _window(mask == value) for value, _ in chosen}
     for value, step in chosen:

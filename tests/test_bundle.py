@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from edgefusion.bundle import FORMAT, Bundle, Origin
-from edgefusion.config import ChannelRecipe
+from edgefusion.config import ChannelRecipe, PostProcessing
 from edgefusion.errors import BundleError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
 from edgefusion.models.zoo import build_model
@@ -33,6 +33,7 @@ def make_bundle() -> Bundle:
         labels=["nerve", "vessel"],
         model_args=dict(SMALL),
         thresholds={"mask": 0.4, "presence": 0.3},
+        postprocessing={"nerve": PostProcessing(smallest_area=0.004, fill_holes=True)},
         study_name="Nackenstudie ä",
         study_sha256="ab" * 32,
         trained_on=["001", "7"],
@@ -62,7 +63,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_a_bundle_survives_saving_and_loading(folder: Path) -> None:
     before, after = make_bundle(), Bundle.load(folder)
-    for name in ("model_name", "recipe", "labels", "thresholds", "study_name", "study_sha256", "trained_on", "terms"):
+    names = ("model_name", "recipe", "labels", "thresholds", "postprocessing", "study_name", "study_sha256")
+    for name in (*names, "trained_on", "terms"):
         assert getattr(after, name) == getattr(before, name), name
     assert after.versions["torch"] == torch.__version__
     assert not after.model.training
@@ -75,6 +77,29 @@ def test_a_bundle_survives_saving_and_loading(folder: Path) -> None:
 def test_a_loaded_bundle_can_be_saved_again(folder: Path, tmp_path: Path) -> None:
     Bundle.load(folder).save(tmp_path / "again")
     assert (tmp_path / "again" / "bundle.yaml").read_bytes() == (folder / "bundle.yaml").read_bytes()
+
+
+def test_a_bundle_from_before_there_was_post_processing_has_none(folder: Path) -> None:
+    edit(folder, lambda values: values.pop("postprocessing"))
+    assert Bundle.load(folder).postprocessing == {}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        None,
+        [1],
+        {"nerve": None},
+        {"nerve": {"largest": True}},
+        {"nerve": {"smallest_area": 2}},
+        {"nerve": {"smallest_area": "small"}},
+        {"bone": {"fill_holes": True}},
+    ],
+)
+def test_post_processing_that_is_not_known_is_refused(folder: Path, steps: object) -> None:
+    edit(folder, lambda values: values.update(postprocessing=steps))
+    with pytest.raises(BundleError, match=r"bundle\.yaml"):
+        Bundle.load(folder)
 
 
 def test_channels_last_weights_are_saved(tmp_path: Path) -> None:

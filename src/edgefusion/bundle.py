@@ -201,7 +201,7 @@ class Bundle:
 
 
 def _steps(values: dict[str, dict[str, Any]], labels: list[str]) -> dict[str, PostProcessing]:
-    steps = {label: PostProcessing(**of_label) for label, of_label in values.items()}
+    steps = {label: PostProcessing(**of_label) for label, of_label in dict(values).items()}
     if strangers := steps.keys() - set(labels):
         raise ValueError(f"post-processing of {', '.join(sorted(strangers))}, which it does not find")
     return steps

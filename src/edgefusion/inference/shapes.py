@@ -51,7 +51,7 @@ def project(probability: NDArray[np.float32], shapes: Shapes) -> NDArray[np.floa
     Returns:
         height×width, clipped to [0, 1].
     """
-    basis = shapes.components.reshape(len(shapes.components), -1)
+    basis = shapes.components.reshape(len(shapes.components), shapes.mean.size)
     weights = basis @ (probability - shapes.mean).ravel()
     nearest = shapes.mean + (weights @ basis).reshape(shapes.mean.shape)
     return np.asarray(nearest.clip(0, 1))

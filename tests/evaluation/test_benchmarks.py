@@ -9,12 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+from edgefusion.bundle import Bundle
+from edgefusion.config import ChannelRecipe
+from edgefusion.data.phantom.study import make_phantom_study
+from edgefusion.data.splits import Split, write_splits
 from edgefusion.data.study import Study
 from edgefusion.evaluation.report import write_report
 from edgefusion.evaluation.run import read_run
+from edgefusion.models.zoo import build_model
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -79,3 +86,43 @@ def test_the_ablation_asks_for_its_reference(
     monkeypatch.setattr(ablation.subprocess, "run", lambda command, **_: calls.append(command))
     ablation.train("less", SimpleNamespace(study=tmp_path, output=tmp_path, configs=configs, jobs=1, seeds="0"))
     assert str(configs / "less.yaml") in calls[0]
+
+
+def test_post_processing_is_judged_on_patients_that_were_held_out(tmp_path: Path) -> None:
+    measuring, tables = script("postprocessing"), script("postprocessing_table")
+    study = make_phantom_study(tmp_path / "necks", 6, 3, size=(64, 96))
+    torch.manual_seed(0)
+    fold = Split("holdout", ("p00",), ("p01", "p02", "p03", "p04", "p05"))
+    # A network that was never trained finds something just below the prior.
+    bundle = Bundle(build_model("unet", 1, 1), "unet", ChannelRecipe(("raw",), 32, 48), study.labels)
+    bundle.thresholds, bundle.trained_on = {"mask": 0.05, "presence": 0.0}, list(fold.train)
+    run = tmp_path / "run"
+    bundle.save(run / "unet" / "holdout")
+    write_splits(run / "splits.json", [fold])
+    names = ["none", "largest", "area 1", "shapes 2"]
+    frames = measuring.judge(study, [run], ["unet"], [study], names)
+    assert set(frames["patient_id"][frames["kind"] == "positive"]) <= set(fold.validation)
+    assert set(frames["combination"]) == set(names)
+    regions = frames.groupby("combination")["false_regions"].sum()
+    assert regions["largest"] < regions["none"]
+    text = tables.table(frames)
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| largest")] == ["| largest"] * 3
+
+
+def test_steps_of_a_combination() -> None:
+    measuring = script("postprocessing")
+    steps = measuring.steps_of("area ½, largest, holes", 0.1)
+    assert (steps.smallest_area, steps.largest_region, steps.fill_holes) == (0.05, True, True)
+    assert measuring.components_of("shapes 40, largest") == 40
+    names = measuring.combinations()
+    assert len({(measuring.steps_of(name, 0.1), measuring.components_of(name)) for name in names}) == len(names)
+
+
+def test_a_false_region_does_not_meet_the_truth() -> None:
+    found = np.zeros((8, 8), bool)
+    found[0, 0] = found[1, 1] = found[4:6, 4:6] = found[7, 0] = True
+    true = np.zeros_like(found)
+    true[5:8, 5:8] = True
+    measuring = script("postprocessing")
+    assert measuring.false_regions(found, true) == 2
+    assert measuring.false_regions(true & False, true) == 0

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from edgefusion.data.clip import Clip
 from edgefusion.data.readers import read_frame
+from edgefusion.data.signature import is_dicom
 
 
 def open_clip(path: Path | str) -> Clip:
     """Open the frames of a file, whatever its kind.
 
     Args:
-        path: A picture (PNG, TIFF, JPEG).
+        path: A picture (PNG, TIFF, JPEG) or a DICOM file.
 
     Returns:
         The clip; a picture gives one frame.
@@ -21,4 +22,8 @@ def open_clip(path: Path | str) -> Clip:
         DataError: If the file cannot be read, or is of no known kind.
     """
     path = Path(path).resolve()
+    if is_dicom(path):
+        from edgefusion.data.dicom import open_dicom
+
+        return open_dicom(path)
     return Clip(path, lambda: iter([read_frame(path)]), count=1)

@@ -139,9 +139,9 @@ def phantom(arguments: list[str]) -> None:
 
 
 def ingest(arguments: list[str]) -> None:
-    """Make a study of a Kaggle folder or a folder of image and mask pairs."""
+    """Make a study of a Kaggle folder, a folder of image and mask pairs, or of DICOM files."""
     parser = _Arguments(ingest)
-    parser.add("source", type=Path, help="folder or image")
+    parser.add("source", type=Path, help="folder, image, DICOM file or DICOMDIR")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the new study")
     parser.add("--patient-regex", type=str, help="its first group, searched in the file's name, is the patient")
     parser.add("--patients-csv", type=Path, help="table with the columns image and patient")
@@ -155,6 +155,7 @@ def ingest(arguments: list[str]) -> None:
         help="near-identical frames, one with and one without a mask: keep both, drop the empty one, or copy the mask",
     )
     parser.add("--strict", action="store_true", help="stop at the first file that cannot be used")
+    parser.add("--key", type=Path, help="file of the key of DICOM pseudonyms; by default in your configuration folder")
     given = parser.read(arguments)
     from edgefusion.data.ingest import ingest as make_study
 
@@ -168,6 +169,7 @@ def ingest(arguments: list[str]) -> None:
         name=given.name,
         labels=_names(given.labels) or None,
         terms=given.terms,
+        key=given.key,
     )
     print(study.path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,18 @@ import pandas as pd
 from edgefusion.config import UNSTATED_TERMS
 from edgefusion.data import duplicates
 from edgefusion.data.intake import Intake
-from edgefusion.data.layouts import Layout, Problem, recognise
+from edgefusion.data.layouts import Problem, recognise
 from edgefusion.data.patients import name_patients
 from edgefusion.data.readers import MAX_LABEL, read_labels
+from edgefusion.data.signature import holds_dicom
 from edgefusion.data.staging import publish, staged
 from edgefusion.data.study import Study, frames_table, write_png
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
 from edgefusion.progress import say
+
+if TYPE_CHECKING:
+    from edgefusion.data.dicom.intake import DicomIntake
 
 REPORT = "ingest-report.csv"
 """What was odd about the source's files: ``file,reason,action``."""
@@ -44,14 +48,16 @@ def ingest(
     name: str | None = None,
     labels: Sequence[str] | None = None,
     terms: str = UNSTATED_TERMS,
+    key: Path | str | None = None,
 ) -> Study:
-    """Make a study of a folder of frames and masks, or of a single picture.
+    """Make a study of a folder of frames and masks, of a single picture, or of DICOM files.
 
     The shapes of folders that are understood stand at ``edgefusion.data.layouts.recognise``. Every file that was not
     used as its name suggests is listed in ``ingest-report.csv`` of the study, and counted on stderr.
 
     Args:
-        source: A folder, or a PNG, TIFF or JPEG file.
+        source: A folder, a PNG, TIFF or JPEG file, or a DICOM file, a folder of them, or a DICOMDIR. DICOM frames are
+            cropped to the ultrasound image, unlabelled, and grouped by Patient ID; identifiers become keyed hashes.
         output: The study's folder: new, empty, or a study of the same source, which is then replaced at the very end.
         patient_regex: Searched in every frame's path within the source; the first group is the patient.
         patients_csv: A table ``image,patient`` instead.
@@ -64,6 +70,8 @@ def ingest(
             label_3 ...
         terms: Under which terms the frames may be used, and whom to name: stands in reports and in the card of every
             network that is trained on them.
+        key: For DICOM, the file of the key that patients' pseudonyms are made with. It is made where there is none; by
+            default it lies in the user's configuration folder. The same key gives the same pseudonyms.
 
     Returns:
         The study, complete on disk.
@@ -76,12 +84,25 @@ def ingest(
     if contradictions not in get_args(OnContradiction):
         raise UsageError(f"contradictions is {contradictions!r}.", "Use keep, drop or propagate.")
     _check_labels(labels)
-    layout = recognise(source)
-    patients = name_patients(layout.entries, source, patient_regex, Path(patients_csv) if patients_csv else None)
-    label_names = list(labels) if labels else layout.labels
-    origin = str(source.resolve())
+    intake: Intake | DicomIntake
+    if holds_dicom(source):
+        if patient_regex is not None or patients_csv is not None:
+            raise UsageError(
+                "DICOM files say themselves whose they are.", "Leave the pattern or table of patients out."
+            )
+        from edgefusion.data.dicom.intake import DicomIntake
+        from edgefusion.data.dicom.pseudonyms import load_pseudonyms
+
+        intake = DicomIntake(source, load_pseudonyms(Path(key) if key else None, output), strict)
+        label_names, origin, kind = list(labels) if labels else None, intake.origin, "DICOM"
+    else:
+        layout = recognise(source)
+        patients = name_patients(layout.entries, source, patient_regex, Path(patients_csv) if patients_csv else None)
+        label_names = list(labels) if labels else layout.labels
+        intake = Intake(source, layout, patients, label_names, strict)
+        origin, kind = str(source.resolve()), layout.kind
     with staged(output, origin) as folder:
-        stored, problems = Intake(source, layout, patients, label_names, strict).store_all(folder)
+        stored, problems = intake.store_all(folder)
         table = frames_table([frame.row for frame in stored])
         problems += _exact_copies(table)
         pairs = duplicates.similar_pairs(np.stack([frame.description for frame in stored]))
@@ -101,7 +122,7 @@ def ingest(
         )
         publish(folder, output)
         study.save()
-    _summarise(study, layout, problems, found)
+    _summarise(study, kind, problems, found)
     return study
 
 
@@ -150,13 +171,13 @@ def _resolve(
     return table.reset_index(drop=True), found
 
 
-def _summarise(study: Study, layout: Layout, problems: Sequence[Problem], found: pd.DataFrame) -> None:
+def _summarise(study: Study, kind: str, problems: Sequence[Problem], found: pd.DataFrame) -> None:
     frames, labelled = study.frames, study.labelled()
     empty = int((labelled["area_px"] == 0).sum())
     own_patient = bool((frames["patient_id"] == frames["frame_id"]).all())
     say(
         f"{len(frames)} frames of {frames['patient_id'].nunique()} {'assumed ' if own_patient else ''}patients "
-        f"({layout.kind}); {len(labelled)} labelled ({', '.join(study.labels)}), {empty} of them empty; "
+        f"({kind}); {len(labelled)} labelled ({', '.join(study.labels)}), {empty} of them empty; "
         f"{len(frames) - len(labelled)} unlabelled."
     )
     sizes = frames["group"].value_counts()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from edgefusion.data.readers import SUFFIXES as PICTURES
+
 SUFFIXES = (".dcm", ".dicom")
 """File name endings of DICOM files, in lower case; many have none."""
 
@@ -25,6 +27,24 @@ def is_dicom(path: Path | str) -> bool:
     except OSError:
         return False
     return head[128:] == b"DICM" or _starts_with_element(head) or path.suffix.lower() in SUFFIXES
+
+
+def holds_dicom(source: Path) -> bool:
+    """Whether a source of frames is a DICOM file, or a folder of them.
+
+    A folder with a DICOMDIR is, and one with DICOM files as long as there is no picture in it: the pictures on a disk
+    with a DICOMDIR are mere icons.
+    """
+    if source.is_file():
+        return is_dicom(source)
+    if not source.is_dir() or (source / "study.yaml").exists():
+        return False
+    if any(path.name.upper() == "DICOMDIR" for path in source.iterdir()):
+        return True
+    files = [path for path in source.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if any(path.suffix.lower() in PICTURES for path in files):
+        return False
+    return any(is_dicom(path) for path in files)
 
 
 def _starts_with_element(head: bytes) -> bool:

@@ -93,8 +93,9 @@ def test_any_depth_fills_the_scale(
     inverted: bool,
     seed: int,
 ) -> None:
-    # The encoder of JPEG 2000 takes no smaller frames.
-    least = 31 if syntax == JPEG2000Lossless else 0
+    # The encoders take no smaller frames, and that of JPEG-LS no single bit.
+    least = 31 if syntax in (JPEG2000Lossless, JPEGLSLossless) else 0
+    bits = max(bits, 2 if syntax == JPEGLSLossless else 1)
     shape = (shape[0], shape[1] + least, shape[2] + least)
     kind = np.uint8 if bits <= 8 else np.uint16
     stored = np.random.default_rng(seed).integers(0, 1 << bits, shape).astype(kind)

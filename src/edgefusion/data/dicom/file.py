@@ -75,7 +75,9 @@ def opened(path: Path) -> Iterator[DicomFile]:
     """
     with _plain(path) as stream:
         header = _read_header(path, stream)
-        yield _at_pixels(path, header, stream)
+        with sound_header(path):
+            file = _at_pixels(path, header, stream)
+        yield file
 
 
 def read_header(path: Path) -> Dataset:
@@ -113,7 +115,7 @@ def guessed_syntax(header: Dataset) -> UID:
 
 def sop_class(header: Dataset) -> UID:
     """What kind of object a file holds; empty if it does not say."""
-    return UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
 
 
 @contextmanager
@@ -188,7 +190,7 @@ def _at_pixels(path: Path, header: Dataset, stream: BinaryIO) -> DicomFile:
     if (length == _UNDEFINED) != syntax.is_encapsulated:
         raise DataError(f"{path} says that its pixels are stored as {syntax.name}, and they are not.", COPY_AGAIN)
     start = stream.tell()
-    fragments = _fragments(path, stream) if syntax.is_encapsulated else []
+    fragments = _fragments(stream) if syntax.is_encapsulated else []
     end = fragments[-1][0] + fragments[-1][1] if fragments else start + (0 if syntax.is_encapsulated else length)
     if end > _size(stream):
         raise DataError(f"{path} ends in the middle of its pixel data.", COPY_AGAIN)
@@ -196,10 +198,9 @@ def _at_pixels(path: Path, header: Dataset, stream: BinaryIO) -> DicomFile:
     return DicomFile(path, header, syntax, stream, vr, fragments)
 
 
-def _fragments(path: Path, stream: BinaryIO) -> list[tuple[int, int]]:
-    with sound_header(path):
-        parse_basic_offsets(stream)
-        _, offsets = parse_fragments(stream)
+def _fragments(stream: BinaryIO) -> list[tuple[int, int]]:
+    parse_basic_offsets(stream)
+    _, offsets = parse_fragments(stream)
     fragments = []
     for offset in offsets:
         stream.seek(offset + 4)

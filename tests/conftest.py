@@ -73,6 +73,7 @@ def ultrasound_dataset(
     dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20240229", "101112", "S1", "A-77"
     dataset.ReferringPhysicianName, dataset.Manufacturer = "Smith^John", "Scanner Inc."
     dataset.SeriesNumber, dataset.InstanceNumber, dataset.PatientOrientation = 1, 1, ""
+    dataset.Laterality = ""
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     if clip:
         dataset.NumberOfFrames = len(frames)

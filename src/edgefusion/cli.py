@@ -156,6 +156,7 @@ def ingest(arguments: list[str]) -> None:
     )
     parser.add("--strict", action="store_true", help="stop at the first file that cannot be used")
     parser.add("--key", type=Path, help="file of the key of DICOM pseudonyms; by default in your configuration folder")
+    parser.add("--deidentify", type=Path, help="folder for copies of the DICOM files without what identifies a person")
     given = parser.read(arguments)
     from edgefusion.data.ingest import ingest as make_study
 
@@ -172,6 +173,11 @@ def ingest(arguments: list[str]) -> None:
         key=given.key,
     )
     print(study.path)
+    if given.deidentify:
+        from edgefusion.data.dicom.deidentify import deidentify
+
+        deidentify(given.source, given.deidentify, key=given.key, strict=given.strict)
+        print(given.deidentify)
 
 
 def channels(arguments: list[str]) -> None:

@@ -91,10 +91,12 @@ def ingest(
                 "DICOM files say themselves whose they are.", "Leave the pattern or table of patients out."
             )
         from edgefusion.data.dicom.intake import DicomIntake
+        from edgefusion.data.dicom.objects import DicomSource
         from edgefusion.data.dicom.pseudonyms import load_pseudonyms
 
-        intake = DicomIntake(source, load_pseudonyms(Path(key) if key else None, output), strict)
-        label_names, origin, kind = list(labels) if labels else None, intake.origin, "DICOM"
+        files = DicomSource(source, load_pseudonyms(Path(key) if key else None, output), strict)
+        intake = DicomIntake(files)
+        label_names, origin, kind = list(labels) if labels else None, files.origin, "DICOM"
     else:
         layout = recognise(source)
         patients = name_patients(layout.entries, source, patient_regex, Path(patients_csv) if patients_csv else None)

@@ -130,7 +130,7 @@ def test_the_directory_of_pydicom_lists_no_ultrasound(tmp_path: Path) -> None:
     path = get_testdata_file("DICOMDIR", download=False)
     if path is None:
         pytest.skip("DICOMDIR would have to be downloaded")
-    with pytest.raises(DataError, match=r"None of the \d+ DICOM files holds a usable ultrasound image"):
+    with pytest.raises(DataError, match=r"None of the DICOM files holds a usable ultrasound image"):
         ingest(path, tmp_path / "study", key=tmp_path / "key")
 
 

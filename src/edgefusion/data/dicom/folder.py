@@ -58,7 +58,7 @@ def _is_index(path: Path) -> bool:
     if not path.name.upper().startswith("DICOMDIR"):
         return False
     try:
-        return sop_class(read_header(path)) == MediaStorageDirectoryStorage
+        return bool(sop_class(read_header(path)) == MediaStorageDirectoryStorage)
     except DataError:
         return False
 

@@ -266,7 +266,7 @@ def test_a_name_is_gone_wherever_it_stands(name: str, depth: int) -> None:
         cleaned.PatientID,
         cleaned.PatientName,
     )
-    texts = [str(element.value).lower() for element in walk(cleaned) if element.VR in ("LO", "PN", "SH")]
+    texts = [str(element.value or "").lower() for element in walk(cleaned) if element.VR in ("LO", "PN", "SH")]
     assert not [text for text in texts if name.lower() in text]
     # The original is as it was.
     assert header.PatientName == f"{name}^Xx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
 import os
 import stat
@@ -19,6 +20,7 @@ from pydicom.fileset import FileSet
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage
 
 from edgefusion.cli import main
+from edgefusion.data.dicom import intake
 from edgefusion.data.dicom.pseudonyms import Pseudonyms, default_key_file, load_pseudonyms
 from edgefusion.data.ingest import REPORT, ingest
 from edgefusion.data.study import Study
@@ -192,6 +194,16 @@ class TestOddFiles:
         assert "file 4" in str(error.value)
         assert "Roe" not in str(error.value)
         assert not (tmp_path / "study").exists()
+
+    def test_a_full_disk_is_not_blamed_on_the_files(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(intake, "store_frame", full)
+        with pytest.raises(OSError, match="No space left"):
+            ingest(folder, tmp_path / "study", key=tmp_path / "key")
 
     def test_patients_by_pattern_are_refused(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="whose they are"):

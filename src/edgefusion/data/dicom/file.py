@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import parse_basic_offsets, parse_fragments
-from pydicom.filereader import read_preamble
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     UID,
@@ -95,7 +96,8 @@ def sound_header(path: Path) -> Iterator[None]:
     """Turn what pydicom raises at unreadable values, nearly every kind of exception, into a ``DataError``."""
     try:
         yield
-    except DataError:
+    # A disk that is full or failing is no fault of the file's.
+    except (DataError, OSError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -129,39 +131,39 @@ def _plain(path: Path) -> Iterator[BinaryIO]:
         if not stream.read(1):
             raise DataError(f"{path} is empty (0 bytes).", COPY_AGAIN)
         stream.seek(0)
-        meta = _read_meta(path, stream)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        with sound_header(path):
+            meta = _read_meta(stream)
+            deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+        if not deflated:
             stream.seek(0)
             yield stream
             return
         with tempfile.TemporaryFile() as unpacked:
-            _inflate(path, stream, meta, unpacked)
+            with sound_header(path):
+                _inflate(path, stream, meta, unpacked)
             yield unpacked
 
 
-def _read_meta(path: Path, stream: BinaryIO) -> Dataset:
-    from pydicom.filereader import _read_file_meta_info
-
-    with sound_header(path):
-        read_preamble(stream, force=True)
-        return _read_file_meta_info(stream)
+def _read_meta(stream: BinaryIO) -> Dataset:
+    read_preamble(stream, force=True)
+    return _read_file_meta_info(stream)
 
 
 def _inflate(path: Path, stream: BinaryIO, meta: Dataset, unpacked: BinaryIO) -> None:
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    plain = FileMetaDataset()
+    plain.TransferSyntaxUID = ExplicitVRLittleEndian
+    plain.MediaStorageSOPClassUID = meta.get("MediaStorageSOPClassUID", "")
     unpacked.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(unpacked, meta, enforce_standard=False)
+    write_file_meta_info(unpacked, plain, enforce_standard=False)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    with sound_header(path):
-        while packed := (inflater.unconsumed_tail or stream.read(_CHUNK)):
-            unpacked.write(inflater.decompress(packed, _CHUNK))
-            if unpacked.tell() > MAX_INFLATED:
-                raise DataError(
-                    f"{path} unpacks to more than {MAX_INFLATED} bytes.", "Convert it to another transfer syntax."
-                )
-            if inflater.eof:
-                break
-        unpacked.write(inflater.flush())
+    while packed := (inflater.unconsumed_tail or stream.read(_CHUNK)):
+        unpacked.write(inflater.decompress(packed, _CHUNK))
+        if unpacked.tell() > MAX_INFLATED:
+            what = f"{path} unpacks to more than {MAX_INFLATED} bytes."
+            raise DataError(what, "Convert it to another transfer syntax.")
+        if inflater.eof:
+            break
+    unpacked.write(inflater.flush())
     if not inflater.eof:
         raise DataError(f"{path} is damaged: its deflated data ends too early.", COPY_AGAIN)
     unpacked.seek(0)

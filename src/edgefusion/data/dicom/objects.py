@@ -97,7 +97,7 @@ class DicomSource:
             results: list[Result | Problem] = []
             try:
                 results.extend(action(item))
-            except (DataError, OSError) as error:
+            except DataError as error:
                 cut = any(not isinstance(result, Problem) for result in results)
                 results.append(self._problem(item.path, item.name, error, _CUT if cut else SKIPPED))
             return results
@@ -125,7 +125,7 @@ class DicomSource:
                 else:
                     kind = sop_class(header).name or "of unknown kind"
                     yield Problem(name, f"no ultrasound image ({kind})", IGNORED)
-        except (DataError, OSError) as error:
+        except DataError as error:
             yield self._problem(path, name, error, SKIPPED)
 
     def _named(self, path: Path, name: str, header: Dataset) -> DicomObject:
@@ -139,10 +139,10 @@ class DicomSource:
         label = f"{patient}_{self.pseudonyms.name('instance', instance)}"
         return DicomObject(path, name, instance, patient, label)
 
-    def _problem(self, path: Path, name: str, error: Exception, action: str) -> Problem:
+    def _problem(self, path: Path, name: str, error: DataError, action: str) -> Problem:
         reason = str(error).replace(str(path), name)
-        if isinstance(error, OSError) or error.__cause__ is not None:
-            reason = f"{name} is damaged or cannot be read ({type(error.__cause__ or error).__name__})."
+        if error.__cause__ is not None:
+            reason = f"{name} is damaged or cannot be read ({type(error.__cause__).__name__})."
         if self.strict:
             raise DataError(reason) from None
         return Problem(name, reason, action)

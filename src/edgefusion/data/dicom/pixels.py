@@ -81,8 +81,6 @@ def iter_samples(file: DicomFile, count: int) -> Iterator[NDArray[Any]]:
                 raise ValueError(f"it has {samples.shape[1]}×{samples.shape[0]} pixels, its header says otherwise")
             done += 1
             yield samples
-    except GeneratorExit:
-        raise
     # Decoders answer damaged files with nearly every kind of exception.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    MPEG4HP41,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -141,6 +143,43 @@ def test_black_is_black_in_inverted_pictures_too(copied: Callable[..., tuple[Pat
     frame = next(open_dicom(copy).read())
     assert not frame[:12].any()
     assert frame[12:52, 8:72].any()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_palettes_and_signed_values_keep_their_meaning(tmp_path: Path, write_ultrasound: Write, syntax: str) -> None:
+    table = np.arange(255, -1, -1).astype(np.uint16) * 257
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        palette[f"{colour}PaletteColorLookupTableData"] = table.tobytes()
+    signed = {"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11}
+    stored = np.random.default_rng(0).integers(-2048, 2047, (2, 60, 80)).astype(np.int16)
+    for name, frames, attributes in (("palette", noise(2), palette), ("signed", stored, signed)):
+        path = write_ultrasound(tmp_path / name / "x", frames, syntax, regions=[TISSUE], **attributes)
+        (copy,) = deidentify(path, tmp_path / name / "out", key=tmp_path / "key")
+        before, after = (np.stack(list(open_dicom(file).read())) for file in (path, copy))
+        np.testing.assert_array_equal(after[:, 12:52, 8:72], before[:, 12:52, 8:72])
+        after[:, 12:52, 8:72] = after[0, 0, 0]
+        assert len(np.unique(after)) == 1
+
+
+def test_a_video_is_written_frame_by_frame_without_further_loss(
+    tmp_path: Path, write_ultrasound: Write, encode_video: Callable[..., bytes]
+) -> None:
+    frames = np.stack([np.full((64, 96, 3), level, np.uint8) for level in (40, 90, 140, 190)])
+    path = write_ultrasound(tmp_path / "x", frames, regions=[TISSUE])
+    dataset = dcmread(path)
+    dataset.PixelData = encapsulate([encode_video(frames, "libx264", "mp4")])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.PhotometricInterpretation, dataset.file_meta.TransferSyntaxUID = "YBR_PARTIAL_420", MPEG4HP41
+    dataset.save_as(path)
+    (copy,) = deidentify(path, tmp_path / "out", key=tmp_path / "key")
+    assert dcmread(copy).file_meta.TransferSyntaxUID == JPEG2000Lossless
+    before, after = (np.stack(list(open_dicom(file).read())) for file in (path, copy))
+    inside = np.s_[:, 12:52, 8:72]
+    np.testing.assert_array_equal(after[inside], before[inside])
+    assert len(after) == 4
+    assert not after[:, :12].any()
 
 
 def test_every_image_of_tissue_is_kept(copied: Callable[..., tuple[Path, Path]]) -> None:

@@ -128,6 +128,27 @@ def test_a_single_file_and_a_directory(tmp_path: Path, write_ultrasound: Write, 
     assert set(alone.frames["frame_id"]) < set(by_index.frames["frame_id"])
 
 
+def test_a_disc_may_be_shown_in_small_letters(tmp_path: Path, write_ultrasound: Write, make_tissue) -> None:
+    files = FileSet()
+    files.add(dcmread(write_ultrasound(tmp_path / "x", cine(make_tissue, 1))))
+    files.write(tmp_path / "disk")
+    for path in sorted((tmp_path / "disk").rglob("*"), reverse=True):
+        path.rename(path.with_name(path.name.lower()))
+    assert len(ingest(tmp_path / "disk" / "dicomdir", tmp_path / "study", key=tmp_path / "key").frames) == 3
+
+
+def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path, write_ultrasound: Write, make_tissue) -> None:
+    files = FileSet()
+    for seed in (1, 2):
+        files.add(dcmread(write_ultrasound(tmp_path / str(seed), cine(make_tissue, seed))))
+    files.write(tmp_path / "disk")
+    index = tmp_path / "disk" / "DICOMDIR"
+    next(path for path in sorted((tmp_path / "disk").rglob("*")) if path.is_file() and path != index).unlink()
+    study = ingest(index, tmp_path / "study", key=tmp_path / "key")
+    assert len(study.frames) == 3
+    assert "FileNotFoundError" in (study.path / REPORT).read_text()
+
+
 def test_the_directory_of_pydicom_lists_no_ultrasound(tmp_path: Path) -> None:
     path = get_testdata_file("DICOMDIR", download=False)
     if path is None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -202,11 +201,19 @@ class TestLossyAndForeign:
             ("mpeg2video", "mpeg2video", MPEG2MPML),
         ],
     )
-    def test_video(self, tmp_path: Path, write_ultrasound: Write, codec: str, container: str, syntax: str) -> None:
+    def test_video(
+        self,
+        tmp_path: Path,
+        write_ultrasound: Write,
+        encode_video: Callable[..., bytes],
+        codec: str,
+        container: str,
+        syntax: str,
+    ) -> None:
         steps = np.arange(20, 220, 20)
         frames = np.stack([np.full((64, 96, 3), step, np.uint8) for step in steps])
         path = write_ultrasound(tmp_path / "x.dcm", frames)
-        content = video(frames, codec, container)
+        content = encode_video(frames, codec, container)
         third = len(content) // 3
         encapsulated(path, [content[:third] + content[third:]], syntax, "YBR_PARTIAL_420", fragments=3)
         clip = open_dicom(path)
@@ -215,10 +222,12 @@ class TestLossyAndForeign:
         assert clip.rate == pytest.approx(25)
         np.testing.assert_allclose(read.mean(axis=(1, 2)), steps, atol=3)
 
-    def test_a_video_of_another_size_is_refused(self, tmp_path: Path, write_ultrasound: Write) -> None:
+    def test_a_video_of_another_size_is_refused(
+        self, tmp_path: Path, write_ultrasound: Write, encode_video: Callable[..., bytes]
+    ) -> None:
         frames = np.zeros((3, 64, 96, 3), np.uint8)
         path = write_ultrasound(tmp_path / "x.dcm", frames)
-        encapsulated(path, [video(frames[:, :32], "libx264", "mp4")], MPEG4HP41, "YBR_PARTIAL_420")
+        encapsulated(path, [encode_video(frames[:, :32], "libx264", "mp4")], MPEG4HP41, "YBR_PARTIAL_420")
         with pytest.raises(DataError, match=r"x\.dcm: frame 1 .* video has 96×32 pixels, its header says 96×64"):
             list(open_dicom(path).read())
 
@@ -406,17 +415,6 @@ def test_fragments_read_as_one_file(parts: list[bytes], start: int, length: int)
 def jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def video(frames: np.ndarray, codec: str, container: str) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())
     return buffer.getvalue()
 
 

@@ -72,7 +72,19 @@ def _listed(index: Path) -> list[Path]:
             if any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts):
                 raise DataError(f"{index} lists a file outside its folder.", "Do not use this DICOMDIR.")
             if parts:
-                files.append(index.parent.joinpath(*parts))
+                files.append(_on_disk(index.parent, parts))
     if not files:
         raise DataError(f"{index} lists no file.", "Give the folder instead.")
     return sorted(set(files))
+
+
+def _on_disk(folder: Path, parts: list[str]) -> Path:
+    """The file of a listed name, which some systems show in small letters though the list has capitals."""
+    path = folder
+    for part in parts:
+        exact = path / part
+        if not exact.exists() and path.is_dir():
+            same = (other for other in path.iterdir() if other.name.casefold() == part.casefold())
+            exact = next(same, exact)
+        path = exact
+    return path

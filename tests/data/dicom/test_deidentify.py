@@ -79,6 +79,10 @@ def identifying() -> dict[str, Any]:
         # Not in the profile, but here it repeats a name.
         "TransducerType": "LINEAR",
         "ProcessingFunction": "Doe preset",
+        # Nor are these, but they are of a person, a time and an object all the same.
+        "EvaluatorName": "Smith^Anna",
+        "SecondaryReviewDate": "20240229",
+        "MultiFrameSourceSOPInstanceUID": "1.2.3",
         "ReferencedImageSequence": [
             item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", ReferencedSOPInstanceUID="1.2.3")
         ],
@@ -215,6 +219,7 @@ def test_private_and_unknown_attributes_and_overlays_go(tmp_path: Path, write_ul
     dataset.add_new(0x60003000, "OW", b"Doe^Jane")
     dataset.add_new(0x50003000, "OW", b"Doe^Jane")
     dataset.add_new(0x00280999, "LO", "Doe^Jane")
+    dataset.add_new("TransducerType", "OB", b"Doe^Jane")
     dataset.add_new(0x7FE11010, "OB", b"Doe^Jane")
     dataset.preamble = b"Doe^Jane" * 16
     dataset.file_meta.SourceApplicationEntityTitle = "DOE"
@@ -256,7 +261,9 @@ def test_the_actions_of_the_profile(copied: Callable[..., tuple[Path, Path]], tm
     assert after.AnatomicRegionSequence[0].CodeValue == "45048000"
     assert not after.AnatomicRegionSequence[0].AnatomicRegionModifierSequence[0].PatientName
     assert after.TransducerType == "LINEAR"
-    assert not after.ProcessingFunction
+    for keyword in ("ProcessingFunction", "EvaluatorName", "SecondaryReviewDate"):
+        assert not after[keyword].value
+    assert after.MultiFrameSourceSOPInstanceUID == names.uid("1.2.3")
     assert (after.PatientIdentityRemoved, after.BurnedInAnnotation) == ("YES", "NO")
     assert after.LongitudinalTemporalInformationModified == "REMOVED"
     assert [code.CodeValue for code in after.DeidentificationMethodCodeSequence] == ["113100", "113101"]

@@ -7,8 +7,10 @@ import re
 from typing import Any
 
 from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from edgefusion.data.dicom.profile import ACTIONS, Action
@@ -16,6 +18,8 @@ from edgefusion.data.dicom.pseudonyms import Pseudonyms
 
 _STANDARD_ROOT = "1.2.840.10008."
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
+_BYTES = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
+_NAMES_AND_TIMES = ("DA", "DT", "PN", "TM")
 _NAMING = (
     "AccessionNumber",
     "OperatorsName",
@@ -50,8 +54,9 @@ _PIXELS = 0x7FE0
 def clean_attributes(header: Dataset, patient: str, pseudonyms: Pseudonyms) -> Dataset:
     """Apply the Basic Application Level Confidentiality Profile of DICOM PS3.15 to an object.
 
-    Beyond the profile, text that repeats a name or number of the patient's or a physician's is emptied wherever it
-    stands, and what the dictionary of attributes does not know is removed as private attributes are.
+    Beyond the profile, names, dates and times that its table passes over are emptied, as is text that repeats a name or
+    number of the patient's or a physician's; references to objects and frames of reference are replaced wherever they
+    stand; and what the dictionary of attributes does not know is removed as private attributes are.
 
     Args:
         header: The object without its pixel data.
@@ -86,7 +91,7 @@ def _clean(dataset: Dataset, pseudonyms: Pseudonyms, names: re.Pattern[str] | No
         if tag.is_private or tag.element == 0 or tag.group & 0xFF00 in _REPEATING or tag.group == _PIXELS:
             del dataset[tag]
             continue
-        action = ACTIONS.get(int(tag))
+        action = ACTIONS.get(int(tag)) or _beyond(tag)
         # Before its value is looked at: what is to go may be damaged.
         if action is Action.REMOVE:
             del dataset[tag]
@@ -101,10 +106,21 @@ def _clean(dataset: Dataset, pseudonyms: Pseudonyms, names: re.Pattern[str] | No
         elif element.VR == "SQ":
             for item in element.value:
                 _clean(item, pseudonyms, names)
-        elif element.VR == "UN" or not element.keyword:
+        # Bytes where there should be text or numbers cannot be looked into.
+        elif element.VR in _BYTES and element.VR not in dictionary_VR(tag):
             del dataset[tag]
         elif element.VR in _TEXT and _repeats(element.value, names):
             element.value = None
+
+
+def _beyond(tag: BaseTag) -> Action | None:
+    """What becomes of names, times and references to objects that the table of the profile passes over."""
+    if not dictionary_has_tag(tag):
+        return Action.REMOVE
+    keyword = keyword_for_tag(tag)
+    if dictionary_VR(tag) in _NAMES_AND_TIMES:
+        return Action.EMPTY
+    return Action.NEW_UID if "InstanceUID" in keyword or "FrameOfReferenceUID" in keyword else None
 
 
 def _replace(element: DataElement) -> None:

@@ -30,10 +30,12 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.sop_class import Verification
 
 from edgefusion.data.dicom import open_dicom
 from edgefusion.errors import DataError, UsageError
 from edgefusion.serving import dicom_server, forwarder
+from edgefusion.serving import spool as spool_module
 from edgefusion.serving.dicom_server import DicomServer
 from edgefusion.serving.forwarder import Peer
 from edgefusion.serving.spool import Spool
@@ -219,6 +221,38 @@ def test_what_a_peer_refuses_for_good_does_not_hold_up_the_rest(
         archive.status = 0
         send(server, object_file("b"))
         until(lambda: len(archive.taken) == 1)
+
+
+def test_a_damaged_answer_in_the_spool_does_not_hold_up_the_rest(
+    serve: Callable[..., DicomServer], archive: Archive, object_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    Spool(tmp_path / "spool", 5)
+    (tmp_path / "spool" / "outgoing" / "0.dcm").write_bytes(b"not DICOM")
+    with archive.open():
+        server = serve()
+        send(server, object_file())
+        until(lambda: len(archive.taken) == 1 and waiting(tmp_path) == EMPTY | {"failed": 1})
+
+
+def test_echo(serve: Callable[..., DicomServer]) -> None:
+    ae = AE()
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", serve().port)
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+def test_what_failed_is_kept_within_bounds(
+    tmp_path: Path, object_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_KEPT_FAILURES", 2)
+    spool = Spool(tmp_path / "spool", 9)
+    for _ in range(4):
+        assert spool.receive(object_file())
+    received = spool.received
+    for path in received:
+        spool.fail(path)
+    assert [path.name for path in spool.failed] == [path.name for path in received[2:]]
 
 
 @pytest.mark.parametrize("error", [DataError("It is blank."), ValueError("Doe^Jane")])

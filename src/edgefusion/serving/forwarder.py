@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.association import Association
@@ -94,7 +95,11 @@ class Forwarder(threading.Thread):
             if not paths:
                 self._wake.wait()
                 continue
-            problem = self._send(paths)
+            try:
+                problem = self._send(paths)
+            # Nothing may end the sending: what waits would wait until the next start.
+            except Exception as error:
+                problem = f"was not served ({type(error).__name__})"
             if not problem:
                 wait = FIRST_WAIT_S
                 continue
@@ -106,8 +111,13 @@ class Forwarder(threading.Thread):
         """Send objects over one association; what the peer did not take is left, and why is returned."""
         classes: dict[UID, set[UID]] = {}
         for path in paths:
-            meta = dcmread(path, stop_before_pixels=True).file_meta
-            classes.setdefault(meta.MediaStorageSOPClassUID, set()).add(meta.TransferSyntaxUID)
+            try:
+                meta = dcmread(path, stop_before_pixels=True).file_meta
+                classes.setdefault(meta.MediaStorageSOPClassUID, set()).add(meta.TransferSyntaxUID)
+            except (InvalidDicomError, AttributeError):
+                say(f"{path.name} is damaged; it is put aside.")
+                self._spool.fail(path)
+                return ""
         self._ae.requested_contexts = []
         for sop_class, syntaxes in classes.items():
             for syntax in sorted(syntaxes):

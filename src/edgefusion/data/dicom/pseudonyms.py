@@ -85,7 +85,7 @@ def _make(path: Path) -> None:
             os.fsync(file.fileno())
         # A link, so that of two programs that start at once one makes the key and both use it.
         os.link(temporary, path)
-        say(f"A new key for pseudonyms is in {path}. Keep it, and keep it to yourself: it is the only way back.")
+        say(f"A new key for pseudonyms is in {path}. Keep it, and keep it to yourself: it links them to patients.")
     except FileExistsError:
         pass
     finally:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgefusion.data import readers, video
 from edgefusion.data.clip import Clip
-from edgefusion.data.readers import read_frame
+
+SUFFIXES = (*readers.SUFFIXES, *video.SUFFIXES)
+"""File name endings of what can be opened, in lower case."""
 
 
 def open_clip(path: Path | str) -> Clip:
     """Open the frames of a file, whatever its kind.
 
     Args:
-        path: A picture (PNG, TIFF, JPEG).
+        path: A picture (PNG, TIFF, JPEG), a TIFF file of several pages, or a video (``video.SUFFIXES``).
 
     Returns:
         The clip; a picture gives one frame.
@@ -21,4 +24,9 @@ def open_clip(path: Path | str) -> Clip:
         DataError: If the file cannot be read, or is of no known kind.
     """
     path = Path(path).resolve()
-    return Clip(path, lambda: iter([read_frame(path)]), count=1)
+    if path.suffix.lower() in video.SUFFIXES:
+        return video.open_video(path)
+    pages = readers.count_pages(path)
+    if pages > 1:
+        return Clip(path, lambda: readers.read_pages(path), count=pages)
+    return Clip(path, lambda: iter([readers.read_frame(path)]), count=1)

@@ -69,6 +69,7 @@ class LiveFrames(Iterator[NDArray[np.uint8]]):
         """Why there are no more frames; empty as long as there may be some."""
         self._name = public_name(url)
         self._timeout_s, self._patience_s = timeout_s, patience_s
+        self._stopped = False
         self._current: VideoFrames | None = frames
         self._lost_before = 0
         self._shape: tuple[int, ...] | None = None
@@ -81,6 +82,10 @@ class LiveFrames(Iterator[NDArray[np.uint8]]):
 
     def __next__(self) -> NDArray[np.uint8]:
         return next(self._frames)
+
+    def stop(self) -> None:
+        """Let the frames end at the next one, or when the source is silent for its timeout. From any thread."""
+        self._stopped = True
 
     def close(self) -> None:
         """Close the source. Only from the thread that reads."""
@@ -97,16 +102,18 @@ class LiveFrames(Iterator[NDArray[np.uint8]]):
 
     def _follow(self) -> Generator[NDArray[np.uint8], None, None]:
         first = heard = time.monotonic()
-        problem = ""
-        while True:
+        problem = "it was stopped"
+        while not self._stopped:
             try:
-                while self._current is not None and (frame := next(self._current, None)) is not None:
+                for frame in self._current or ():
                     heard = time.monotonic()
                     self.time_s = heard - first if self._shape else 0.0
                     first = first if self._shape else heard
                     yield self._checked(frame)
+                    if self._stopped:
+                        break
                 if self._current is not None:
-                    problem = "the stream has ended"
+                    problem = problem if self._stopped else "the stream has ended"
                     break
             except (av.FFmpegError, OSError) as error:
                 problem = _reason(error)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgefusion.data import readers, video
 from edgefusion.data.clip import Clip
+from edgefusion.errors import DataError
 
 SUFFIXES = (*readers.SUFFIXES, *video.SUFFIXES)
 """File name endings of what can be opened, in lower case."""
@@ -30,3 +31,12 @@ def open_clip(path: Path | str) -> Clip:
     if pages > 1:
         return Clip(path, lambda: readers.read_pages(path), count=pages)
     return Clip(path, lambda: iter([readers.read_frame(path)]), count=1)
+
+
+def has_many_frames(path: Path | str) -> bool:
+    """Whether a file is a clip and not a still picture; one that cannot be opened is taken for what its name says."""
+    try:
+        clip = open_clip(path)
+    except DataError:
+        return Path(path).suffix.lower() in video.SUFFIXES
+    return clip.rate is not None or clip.count != 1

@@ -26,8 +26,9 @@ Policy = Literal["all", "latest"]
 AHEAD: dict[str, int] = {"all": 8, "latest": 2}
 """Frames that may be under way, from being read (with "latest" from being prepared) to being taken as a prediction."""
 
-BATCH = 1
-"""Frames that pass through the network together at most. See ``benchmarks/video.py`` for why there is one."""
+BATCH = 4
+"""Frames that pass through the network together at most, if they wait for it anyway: that saves a sixth of the
+processor's time for a clip (``benchmarks/video.py``). With "latest" there is one."""
 
 _PATIENCE_S = 10.0
 """How long closing waits for a source that is just waiting for a frame itself."""

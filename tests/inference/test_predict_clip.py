@@ -27,7 +27,7 @@ from edgefusion.data.study import write_png
 from edgefusion.data.video import VideoFrames, open_video
 from edgefusion.data.video_writer import VideoWriter
 from edgefusion.errors import DataError, UsageError
-from edgefusion.inference import clip_writers, predict
+from edgefusion.inference import clip_job, clip_writers
 from edgefusion.inference.predict import predict_files
 from edgefusion.inference.predict_clip import predict_clip, read_crop
 from edgefusion.inference.predictor import Predictor
@@ -312,8 +312,8 @@ def sender(port: int) -> Iterator[threading.Event]:
 def test_a_live_source_is_recorded_until_it_ends_or_is_interrupted(
     make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    original = predict.open_live
-    monkeypatch.setattr(predict, "open_live", lambda url: original(url, timeout_s=1, patience_s=0.5))
+    original = clip_job.open_live
+    monkeypatch.setattr(clip_job, "open_live", lambda url: original(url, timeout_s=1, patience_s=0.5))
     url = f"udp://127.0.0.1:{free_port()}"
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)

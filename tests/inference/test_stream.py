@@ -211,7 +211,8 @@ def test_an_error_of_the_source_comes_after_the_frames_before_it(
         next(stream)
 
 
-def test_an_error_of_the_network_comes_out(make_bundle: MakeBundle) -> None:
+def test_an_error_of_the_network_comes_out(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 1)
     stream = Predictor(make_bundle(model=Slow(fails_at=7))).stream(numbers(1000))
     with pytest.raises(BundleError, match="not numbers"):
         for _ in stream:

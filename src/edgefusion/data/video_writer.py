@@ -52,22 +52,26 @@ class VideoWriter:
         self._last = -1
 
     def __enter__(self) -> VideoWriter:
-        self._temporary = self._cleanup.enter_context(atomic_path(self.path))
-        # With its index in front, a player need not have the whole file to begin.
-        self._container = self._cleanup.enter_context(
-            av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
-        )
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            # With its index in front, a player need not have the whole file to begin.
+            self._container = stack.enter_context(
+                av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            )
+            self._cleanup = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None and self.count:
-            self._container.mux(self._stream.encode(None))
-        elif error is None:
-            error = UsageError(f"{self.path}: a video needs at least one frame.")
-            self._cleanup.__exit__(UsageError, error, None)
-            raise error
+        try:
+            if error is None and not self.count:
+                raise UsageError(f"{self.path}: a video needs at least one frame.")
+            if error is None:
+                self._container.mux(self._stream.encode(None))
+        except BaseException as problem:
+            self._cleanup.__exit__(type(problem), problem, problem.__traceback__)
+            raise
         self._cleanup.__exit__(kind, error, trace)
 
     def write(self, frame: NDArray[np.uint8], time_s: float | None = None) -> None:

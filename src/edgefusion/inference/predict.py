@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 
-import edgefusion
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
-from edgefusion.data.live import is_live, open_live, public_name
+from edgefusion.data.live import is_live, public_name
 from edgefusion.data.sources import has_many_frames, open_clip
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
-from edgefusion.inference.clip_writers import CLIP_FORMATS, clip_paths, is_complete
+from edgefusion.inference.clip_job import do_clip, do_live
+from edgefusion.inference.clip_writers import CLIP_FORMATS
 from edgefusion.inference.inputs import FrameFile, find_frames
-from edgefusion.inference.predict_clip import Crop, live_name, predict_clip, predict_live
+from edgefusion.inference.job import Job
+from edgefusion.inference.predict_clip import Crop
 from edgefusion.inference.predictor import BATCH, Predictor
 from edgefusion.inference.record import Record
 from edgefusion.inference.smoothing import Smoothing
@@ -99,7 +95,7 @@ def predict_files(
     stills = [frame for frame in frames if frame not in clips]
     _check_use(formats, stills, [*(str(clip.path) for clip in clips), *live])
     record = Record(output)
-    job = _Job(
+    job = Job(
         predictor=Predictor(bundle, flip_averaging),
         record=record,
         names=record.names_for(str(frame.path) for frame in frames),
@@ -108,9 +104,9 @@ def predict_files(
         smoothing=smoothing,
         talks=len(frames) > 1,
     )
-    summaries = job.predict_stills(stills) if stills else []
-    summaries += [job.predict_clip(clip) for clip in clips]
-    summaries += [job.predict_live(url) for url in live]
+    summaries = _predict_stills(job, stills) if stills else []
+    summaries += [do_clip(job, clip) for clip in clips]
+    summaries += [do_live(job, url) for url in live]
     _conclude(summaries, record, strict)
     return summaries
 
@@ -136,128 +132,46 @@ class _Prepared:
     region: Region | None = None
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What all inputs of one call share."""
+def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any]]:
+    """Predict pictures, in batches."""
+    formats = tuple(name for name in job.formats if name in STILL_FORMATS)
+    made_by = job.fingerprint(*([] if job.crop == "auto" else [job.crop]))
 
-    predictor: Predictor
-    record: Record
-    names: dict[str, str]
-    formats: tuple[str, ...]
-    crop: Crop
-    smoothing: float
-    talks: bool
-
-    def predict_stills(self, frames: Sequence[FrameFile]) -> list[dict[str, Any]]:
-        """Predict pictures, in batches."""
-        formats = tuple(name for name in self.formats if name in STILL_FORMATS)
-        made_by = self._fingerprint(*([] if self.crop == "auto" else [self.crop]))
-
-        def prepare(frame: FrameFile) -> _Prepared:
-            facts = self._facts(frame, made_by)
-            try:
-                facts["input_sha256"] = sha256_of_file(frame.path)
-                if kept := self.record.kept(facts, formats):
-                    return _Prepared({**kept, "status": "kept"})
-                clip = open_clip(frame.path)
-                image = next(clip.read())
-                region = clip.region if self.crop == "auto" else self.crop if isinstance(self.crop, Region) else None
-                inside = image if region is None else region.crop(image)
-                stack = build_stack(inside, self.predictor.bundle.recipe, threads=1)
-                return _Prepared(facts, image, stack, frame.spacing or clip.spacing, region)
-            except (EdgeFusionError, OSError) as error:
-                return _Prepared({**facts, "status": "failed", "reason": str(error)})
-
-        summaries: list[dict[str, Any]] = []
-        prepared = track(_ahead(prepare, frames, 2 * BATCH), "Predicting frames", total=len(frames))
-        while batch := list(islice(prepared, BATCH)):
-            fresh = [frame for frame in batch if frame.stack is not None]
-            results = _results(self.predictor, fresh)
-            for name in formats:
-                write_results(name, self.record.folder, results, self.predictor.bundle)
-            for frame, result in zip(fresh, results, strict=True):
-                frame.summary |= measures(result.prediction)
-            new = [frame.summary for frame in batch if frame.summary["status"] != "kept"]
-            for summary in new:
-                self._tell(summary)
-            if new:
-                # After the files: where a call is cut short in between, the next one does these frames again.
-                self.record.add(new, formats)
-            summaries += [frame.summary for frame in batch]
-        if "kaggle" in formats:
-            # Rows of another bundle, and of frames that have become unreadable, must not be handed in with these.
-            prune_submission(self.record.folder, self.record.names_in("kaggle", made_by))
-        return summaries
-
-    def predict_clip(self, frame: FrameFile) -> dict[str, Any]:
-        """Predict a clip, all of it or nothing."""
-        formats = tuple(name for name in self.formats if name in CLIP_FORMATS)
-        facts = self._facts(frame, self._fingerprint(self.crop, self.smoothing))
+    def prepare(frame: FrameFile) -> _Prepared:
+        facts = job.facts(frame, made_by)
         try:
             facts["input_sha256"] = sha256_of_file(frame.path)
-            paths = [path for name in formats for path in clip_paths(name, self.record.folder, facts["name"])]
-            kept = self.record.kept(facts, formats, paths)
-            if kept and all(is_complete(path, kept["frames"]) for path in paths):
-                return {**kept, "status": "kept"}
-            facts |= predict_clip(
-                open_clip(frame.path),
-                self.predictor,
-                self.record.folder,
-                facts["name"],
-                formats,
-                spacing=frame.spacing,
-                crop=self.crop,
-                smoothing=self.smoothing,
-            )
+            if kept := job.record.kept(facts, formats):
+                return _Prepared({**kept, "status": "kept"})
+            clip = open_clip(frame.path)
+            image = next(clip.read())
+            region = clip.region if job.crop == "auto" else job.crop if isinstance(job.crop, Region) else None
+            inside = image if region is None else region.crop(image)
+            stack = build_stack(inside, job.predictor.bundle.recipe, threads=1)
+            return _Prepared(facts, image, stack, frame.spacing or clip.spacing, region)
         except (EdgeFusionError, OSError) as error:
-            facts |= {"status": "failed", "reason": str(error)}
-        self._tell(facts)
-        self.record.add([facts], formats)
-        return facts
+            return _Prepared({**facts, "status": "failed", "reason": str(error)})
 
-    def predict_live(self, url: str) -> dict[str, Any]:
-        """Predict a live source until it ends or Ctrl-C; every call is a recording of its own."""
-        formats = tuple(name for name in self.formats if name in CLIP_FORMATS)
-        with open_live(url) as source:
-            began = datetime.now()
-            facts = self._facts(FrameFile(Path(url), None), self._fingerprint(self.crop, self.smoothing))
-            facts |= {"input": f"{public_name(url)} at {began:%Y-%m-%dT%H:%M:%S}", "name": live_name(began)}
-            facts |= predict_live(
-                source,
-                self.predictor,
-                self.record.folder,
-                facts["name"],
-                formats,
-                crop=self.crop,
-                smoothing=self.smoothing,
-            )
-        self.record.add([facts], formats)
-        say(f"{facts['name']}: {facts['frames']} frames, {facts['dropped']} dropped, {facts['damaged']} damaged.")
-        return facts
-
-    def _facts(self, frame: FrameFile, made_by: str) -> dict[str, Any]:
-        return {
-            "input": str(frame.path),
-            "name": self.names.get(str(frame.path), ""),
-            "status": "done",
-            "reason": "",
-            "spacing_mm": "×".join(map(str, frame.spacing or ())),
-            "input_sha256": "",
-            "made_by": made_by,
-        }
-
-    def _tell(self, summary: dict[str, Any]) -> None:
-        if summary["status"] == "failed" and self.talks:
-            say(summary["reason"])
-
-    def _fingerprint(self, *more: object) -> str:
-        """A short hash of everything that decides what a prediction is."""
-        bundle = self.predictor.bundle
-        recipe = dataclasses.asdict(bundle.recipe)
-        settings: list[Any] = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds]
-        settings += [self.predictor.flip_averaging, *map(str, more)]
-        weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]
+    summaries: list[dict[str, Any]] = []
+    prepared = track(_ahead(prepare, frames, 2 * BATCH), "Predicting frames", total=len(frames))
+    while batch := list(islice(prepared, BATCH)):
+        fresh = [frame for frame in batch if frame.stack is not None]
+        results = _results(job.predictor, fresh)
+        for name in formats:
+            write_results(name, job.record.folder, results, job.predictor.bundle)
+        for frame, result in zip(fresh, results, strict=True):
+            frame.summary |= measures(result.prediction)
+        new = [frame.summary for frame in batch if frame.summary["status"] != "kept"]
+        for summary in new:
+            job.tell(summary)
+        if new:
+            # After the files: where a call is cut short in between, the next one does these frames again.
+            job.record.add(new, formats)
+        summaries += [frame.summary for frame in batch]
+    if "kaggle" in formats:
+        # Rows of another bundle, and of frames that have become unreadable, must not be handed in with these.
+        prune_submission(job.record.folder, job.record.names_in("kaggle", made_by))
+    return summaries
 
 
 def _ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:

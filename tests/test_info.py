@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from edgefusion.config import CHANNELS
-from edgefusion.data.readers import SUFFIXES
+from edgefusion.data.sources import SUFFIXES
 from edgefusion.inference.writers import FORMATS as WRITTEN
 from edgefusion.info import FORMATS, as_text, facts
 from edgefusion.models.names import MODELS, TITLES

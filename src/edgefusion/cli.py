@@ -287,22 +287,34 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def predict(arguments: list[str]) -> None:
-    """Find the nerve in images or folders of images."""
+    """Find the nerve in images, videos, folders of them, or what a camera sends."""
     parser = _Arguments(predict)
-    parser.add("inputs", nargs="+", type=Path, help="images, folders, or studies")
+    parser.add(
+        "inputs", nargs="+", type=str, help="images, videos, folders, studies, /dev/videoN, or rtsp:// udp:// http://"
+    )
     parser.add("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add("--model", type=str, default="brachial-plexus", help="that, or regional, or the folder of a bundle")
-    parser.add("--format", default="png,overlay,json", help="any of png,overlay,json,kaggle")
+    parser.add("--format", default="png,overlay,json", help="any of png,overlay,json,kaggle,video")
+    parser.add("--crop", default="auto", help="where the image is: auto, none, or TOP,LEFT,HEIGHT,WIDTH in pixels")
+    parser.add("--smoothing", type=float, default=0.0, help="of clips, in [0, 1): 0.5 lags behind by one frame")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
     parser.add("--strict", action="store_true", help="fail if any image could not be used")
     parser.add_json()
     given = parser.read(arguments)
     from edgefusion.inference.predict import predict_files
+    from edgefusion.inference.predict_clip import read_crop
     from edgefusion.inference.predictor import load_bundle
 
     bundle = load_bundle(given.model)
     rows = predict_files(
-        given.inputs, given.output, bundle, _names(given.format), given.flip_averaging, strict=given.strict
+        given.inputs,
+        given.output,
+        bundle,
+        _names(given.format),
+        given.flip_averaging,
+        strict=given.strict,
+        crop=read_crop(given.crop),
+        smoothing=given.smoothing,
     )
     print(json.dumps(rows, indent=2) if given.json else given.output)
 

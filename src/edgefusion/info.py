@@ -9,8 +9,11 @@ from edgefusion.config import CHANNELS
 from edgefusion.environment import environment
 from edgefusion.models.names import TITLES, stored_costs
 
-FORMATS = {"read": ["png", "tif", "tiff", "jpg", "jpeg"], "write": ["png", "overlay", "json", "kaggle"]}
-"""Image formats that are read, and output formats of ``predict``; a test holds them against readers and writers,
+FORMATS = {
+    "read": ["png", "tif", "tiff", "jpg", "jpeg", "mp4", "m4v", "mov", "avi", "mkv", "webm", "gif"],
+    "write": ["png", "overlay", "json", "kaggle", "video"],
+}
+"""Formats that are read, and output formats of ``predict``; a test holds them against readers and writers,
 which are too heavy to import here."""
 
 

@@ -17,8 +17,8 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Yield ``items`` while showing how far along they are."""
+def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    """Yield ``items`` while showing how far along they are; ``total`` None is an unknown number."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as rich_track
@@ -31,6 +31,9 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         now = time.monotonic()
         if now - last >= _PLAIN_INTERVAL_S:
             last = now
+            if total is None:
+                say(f"{description}: {index}")
+                continue
             remaining = (now - started) / index * (total - index)
             # The first items also pay for compilation and caches: they foretell nothing.
             estimate = f", about {remaining:.0f} s left" if index >= 0.1 * total and index > 3 else ""

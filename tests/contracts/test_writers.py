@@ -15,9 +15,9 @@ from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe
 from edgefusion.errors import UsageError
 from edgefusion.inference.predictor import Prediction
-from edgefusion.inference.writers import FORMATS, Result, check_formats, output_path, write_results
+from edgefusion.inference.writers import FORMATS, STILL_FORMATS, Result, check_formats, output_path, write_results
 
-every_format = pytest.mark.parametrize("format_", FORMATS)
+every_format = pytest.mark.parametrize("format_", STILL_FORMATS)
 
 FRAME = (np.indices((30, 40)).sum(0) * 3).astype(np.uint8)
 
@@ -133,7 +133,7 @@ def test_a_failure_leaves_what_was_there(format_: str, tmp_path: Path, monkeypat
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("format_", [name for name in FORMATS if name != "kaggle"])
+@pytest.mark.parametrize("format_", [name for name in STILL_FORMATS if name != "kaggle"])
 def test_several_labels(format_: str, tmp_path: Path) -> None:
     labels = ("nerve", "vessel", "muscle")
     check_formats([format_], labels)
@@ -155,9 +155,11 @@ def test_formats_are_checked() -> None:
         check_formats([], ["nerve"])
     with pytest.raises(UsageError, match="tiff"):
         write_results("tiff", Path("nowhere"), [Result("a", FRAME, prediction())], bundle("nerve"))
+    with pytest.raises(UsageError, match="'video' for stills"):
+        write_results("video", Path("nowhere"), [Result("a", FRAME, prediction())], bundle("nerve"))
 
 
 def test_no_two_formats_share_a_file_of_different_frames(tmp_path: Path) -> None:
     names = ["a", "a_mask", "a_overlay", "a_mask_overlay", "submission"]
-    paths = [output_path(f, tmp_path, name) for f in FORMATS if f != "kaggle" for name in names]
+    paths = [output_path(f, tmp_path, name) for f in STILL_FORMATS if f != "kaggle" for name in names]
     assert len({*paths, output_path("kaggle", tmp_path, "")}) == len(paths) + 1

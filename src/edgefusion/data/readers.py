@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,42 @@ def read_frame(path: Path | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
         DataError: If the file is missing, empty, damaged, too large, of another format, or has several pages.
     """
     return _grey(_decode(Path(path), keep_palette=False))
+
+
+def count_pages(path: Path | str) -> int:
+    """Pages of a TIFF file; 1 for all else, also for what turns out to be unreadable."""
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return int(getattr(image, "n_frames", 1))
+    # Decoders answer damaged files with nearly every kind of exception; reading the frame will say what is wrong.
+    except Exception:
+        return 1
+
+
+def read_pages(path: Path | str) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
+    """Read the pages of a TIFF file one by one as grey frames, each as ``read_frame`` would, and all of one size.
+
+    Raises:
+        DataError: As for ``read_frame``, if a page has another size than the first, or is coloured with 16 bits.
+    """
+    path = Path(path)
+    shape: tuple[int, ...] = ()
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            for page in range(getattr(image, "n_frames", 1)):
+                image.seek(page)
+                _check_pixels(path, image)
+                if _is_deep_colour(image):
+                    raise DataError(f"{path} has pages with 16-bit colours.", "Save it in grey.")
+                frame = _grey(_samples(path, ImageOps.exif_transpose(image), keep_palette=False))
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise DataError(f"Page {page + 1} of {path} has another size than its first.")
+                yield frame
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
 
 
 def read_mask(path: Path | str) -> NDArray[np.uint8]:
@@ -106,8 +143,7 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(path, image)
-            # Pillow cuts 16-bit colour to 8 bits; only its raw mode, known before loading, tells.
-            deep_colour = image.mode in _COLOUR_MODES and any(";16" in str(tile[3]) for tile in image.tile)
+            deep_colour = _is_deep_colour(image)
             image.load()
             if deep_colour:
                 return _decode_deep_colour(content)
@@ -123,11 +159,20 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
         raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _is_deep_colour(image: Image.Image) -> bool:
+    # Pillow cuts 16-bit colour to 8 bits; only its raw mode, known before loading, tells.
+    return image.mode in _COLOUR_MODES and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _check_pixels(path: Path, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         what = f"{path} claims {width}×{height} pixels, more than the {MAX_PIXELS} allowed."
         raise DataError(what, "Crop it or scale it down.")
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    _check_pixels(path, image)
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
         raise DataError(f"{path} has {pages} pages.", "Save every page as a file of its own.")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgefusion.data import readers, video
 from edgefusion.data.clip import Clip
-from edgefusion.data.readers import read_frame
 from edgefusion.data.signature import is_dicom
+from edgefusion.errors import DataError
+
+SUFFIXES = (*readers.SUFFIXES, *video.SUFFIXES)
+"""File name endings of what can be opened, in lower case. DICOM files are known by their content."""
 
 
 def open_clip(path: Path | str) -> Clip:
     """Open the frames of a file, whatever its kind.
 
     Args:
-        path: A picture (PNG, TIFF, JPEG) or a DICOM file.
+        path: A picture (PNG, TIFF, JPEG), a TIFF file of several pages, a video (``video.SUFFIXES``), or a DICOM file.
 
     Returns:
         The clip; a picture gives one frame.
@@ -26,4 +30,18 @@ def open_clip(path: Path | str) -> Clip:
         from edgefusion.data.dicom import open_dicom
 
         return open_dicom(path)
-    return Clip(path, lambda: iter([read_frame(path)]), count=1)
+    if path.suffix.lower() in video.SUFFIXES:
+        return video.open_video(path)
+    pages = readers.count_pages(path)
+    if pages > 1:
+        return Clip(path, lambda: readers.read_pages(path), count=pages)
+    return Clip(path, lambda: iter([readers.read_frame(path)]), count=1)
+
+
+def has_many_frames(path: Path | str) -> bool:
+    """Whether a file is a clip and not a still picture; one that cannot be opened is taken for what its name says."""
+    try:
+        clip = open_clip(path)
+    except DataError:
+        return Path(path).suffix.lower() in video.SUFFIXES
+    return clip.rate is not None or clip.count != 1

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefusion.data.readers import SUFFIXES
+from edgefusion.data import readers
+from edgefusion.data.sources import SUFFIXES
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import UsageError
 from edgefusion.progress import say
@@ -18,7 +19,7 @@ _MASK = "_mask"
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A frame that is to be predicted."""
+    """A frame, or a clip of frames, that is to be predicted."""
 
     path: Path
     """Its file, absolute."""
@@ -27,11 +28,11 @@ class FrameFile:
 
 
 def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
-    """List the frames of ``inputs``, each once.
+    """List the frames and clips of ``inputs``, each once.
 
     Args:
-        inputs: Picture files; folders, searched with all that is inside, where a picture called ``x_mask`` beside ``x``
-            is its mask and not a frame; folders of studies.
+        inputs: Files of pictures and videos; folders, searched with all that is inside, where a picture called
+            ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies.
         output: Folder of the results; pictures in it are not frames.
 
     Returns:
@@ -51,7 +52,7 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
         else:
             raise UsageError(f"There is no file or folder {source}.", "Check its spelling.")
     if not frames:
-        raise UsageError("There is no frame to predict.", "Name picture files, folders of them, or a study.")
+        raise UsageError("There is no frame to predict.", "Name pictures, videos, folders of them, or a study.")
     return list({frame.path: frame for frame in reversed(frames)}.values())[::-1]
 
 
@@ -77,10 +78,12 @@ def _of_folder(folder: Path, output: Path) -> list[Path]:
     masks = {
         path
         for path in pictures
-        if path.stem.endswith(_MASK) and path.with_name(path.stem.removesuffix(_MASK)) in stems
+        if path.suffix.lower() in readers.SUFFIXES
+        and path.stem.endswith(_MASK)
+        and path.with_name(path.stem.removesuffix(_MASK)) in stems
     }
     if masks:
         say(f"{folder}: {len(masks)} pictures called x{_MASK} beside x are taken for masks, not for frames.")
     if not pictures:
-        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)}).", "Name a folder that does.")
+        raise UsageError(f"{folder} holds no picture or video ({', '.join(SUFFIXES)}).", "Name a folder that does.")
     return [path for path in pictures if path not in masks]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,19 +13,30 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 
-import edgefusion
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
-from edgefusion.data.clip import Spacing
-from edgefusion.data.readers import read_frame
+from edgefusion.data.clip import Region, Spacing
+from edgefusion.data.live import is_live, public_name
+from edgefusion.data.sources import has_many_frames, open_clip
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
+from edgefusion.inference.clip_job import do_clip, do_live
+from edgefusion.inference.clip_writers import CLIP_FORMATS
 from edgefusion.inference.inputs import FrameFile, find_frames
-from edgefusion.inference.predictor import BATCH, Prediction, Predictor
+from edgefusion.inference.job import Job
+from edgefusion.inference.predict_clip import Crop
+from edgefusion.inference.predictor import BATCH, Predictor
 from edgefusion.inference.record import Record
-from edgefusion.inference.writers import Result, check_formats, prune_submission, write_results
+from edgefusion.inference.smoothing import Smoothing
+from edgefusion.inference.writers import (
+    STILL_FORMATS,
+    Result,
+    check_formats,
+    measures,
+    prune_submission,
+    write_results,
+)
 from edgefusion.progress import say, track
 
 T = TypeVar("T")
@@ -36,62 +44,111 @@ R = TypeVar("R")
 
 
 def predict_files(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | str],
     output: Path,
     bundle: Bundle,
     formats: Sequence[str],
     flip_averaging: bool = False,
     *,
     strict: bool = False,
+    crop: Crop = "auto",
+    smoothing: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Find the labels of a bundle in every frame of ``inputs``.
 
-    Frames whose files are already in ``output``, made from the same input by the same bundle, are left as they are.
-    A frame that cannot be used is reported on stderr and in ``output/predict-report.csv``, and left out.
+    Inputs whose files are already in ``output``, made from the same input by the same bundle, are left as they are.
+    An input that cannot be used is reported on stderr and in ``output/predict-report.csv``, and left out.
 
     Args:
-        inputs: Pictures, folders and studies, see ``find_frames``.
+        inputs: Pictures, videos, folders and studies, see ``find_frames``, and addresses of live sources, see
+            ``open_live``, which come last.
         output: Folder of the results. A frame's files begin with the name of its own file; where frames of several
             folders share a name, later ones get ``-2``, ``-3`` ..., which they keep in later calls.
         bundle: The network.
-        formats: Of ``writers.FORMATS``.
+        formats: Of ``writers.FORMATS``; pictures are written in those but "video", clips in ``CLIP_FORMATS``.
         flip_averaging: See ``Predictor``.
         strict: Fail, after all frames were tried, if any could not be used.
+        crop: Where to look: "auto" is the region that a file states, and in a clip that states none the one that is
+            found; "none" is all of the frame.
+        smoothing: For clips, see ``Smoothing``.
 
     Returns:
-        One summary a frame, in the order of the inputs: ``input`` (absolute path), ``name`` (how its files begin),
-        ``status`` ("done", "kept" from an earlier call, or "failed"), ``reason`` of a failure, and for each label
-        ``presence_LABEL`` in [0, 1], ``area_px_LABEL``, and where the spacing is known ``area_mm2_LABEL``.
+        One summary a picture, clip or live source, pictures first, each in the order of the inputs: ``input`` (absolute
+        path, or address and time), ``name`` (how its files begin), ``status`` ("done", "kept" from an earlier call, or
+        "failed"), ``reason`` of a failure; of a picture for each label ``presence_LABEL`` in [0, 1], ``area_px_LABEL``,
+        and where the spacing is known ``area_mm2_LABEL``; of a clip how many ``frames`` it has, and how many were
+        ``dropped`` or ``damaged``.
 
     Raises:
-        UsageError: If an input or a format does not exist.
-        DataError: If no frame could be used, or with ``strict`` not all of them.
+        UsageError: If an input or a format does not exist, or an option is out of range.
+        DataError: If no input could be used, or with ``strict`` not all of them.
     """
     formats = tuple(dict.fromkeys(formats))
     check_formats(formats, bundle.labels)
+    Smoothing(smoothing)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file.", "Choose a folder for the output.")
-    frames = find_frames(inputs, output)
+    live = [str(source) for source in inputs if is_live(str(source))]
+    files = [Path(source) for source in inputs if not is_live(str(source))]
+    frames = find_frames(files, output) if files or not live else []
+    clips = [frame for frame in frames if has_many_frames(frame.path)]
+    stills = [frame for frame in frames if frame not in clips]
+    _check_use(formats, stills, [*(str(clip.path) for clip in clips), *live])
     record = Record(output)
-    names = record.names_for(str(frame.path) for frame in frames)
-    predictor = Predictor(bundle, flip_averaging)
-    made_by = _fingerprint(bundle, flip_averaging)
+    job = Job(
+        predictor=Predictor(bundle, flip_averaging),
+        record=record,
+        names=record.names_for(str(frame.path) for frame in frames),
+        formats=formats,
+        crop=crop,
+        smoothing=smoothing,
+        talks=len(frames) > 1,
+    )
+    summaries = _predict_stills(job, stills) if stills else []
+    summaries += [do_clip(job, clip) for clip in clips]
+    summaries += [do_live(job, url) for url in live]
+    _conclude(summaries, record, strict)
+    return summaries
+
+
+def _check_use(formats: Sequence[str], stills: Sequence[FrameFile], clips: Sequence[str]) -> None:
+    """Every input must come out in some format; of those that it cannot have there may be more."""
+    if stills and not set(formats) & set(STILL_FORMATS):
+        what = f"The format 'video' holds clips, and {stills[0].path} is a still picture."
+        raise UsageError(what, "Add another format, such as overlay.")
+    if clips and not set(formats) & set(CLIP_FORMATS):
+        what = f"The format '{formats[0]}' holds still pictures, and {public_name(clips[0])} is a clip."
+        raise UsageError(what, f"Add one of {', '.join(CLIP_FORMATS)}.")
+
+
+@dataclass
+class _Prepared:
+    """A picture on its way to the network; without a stack it does not go there."""
+
+    summary: dict[str, Any]
+    image: NDArray[Any] | None = None
+    stack: NDArray[np.float32] | None = None
+    spacing: Spacing | None = None
+    region: Region | None = None
+
+
+def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any]]:
+    """Predict pictures, in batches."""
+    formats = tuple(name for name in job.formats if name in STILL_FORMATS)
+    made_by = job.fingerprint(*([] if job.crop == "auto" else [job.crop]))
 
     def prepare(frame: FrameFile) -> _Prepared:
-        facts = {
-            "input": str(frame.path),
-            "name": names[str(frame.path)],
-            "status": "done",
-            "reason": "",
-            "spacing_mm": "×".join(map(str, frame.spacing or ())),
-            "made_by": made_by,
-        }
+        facts = job.facts(frame, made_by)
         try:
             facts["input_sha256"] = sha256_of_file(frame.path)
-            if kept := record.kept(facts, formats):
+            if kept := job.record.kept(facts, formats):
                 return _Prepared({**kept, "status": "kept"})
-            image = read_frame(frame.path)
-            return _Prepared(facts, image, build_stack(image, bundle.recipe, threads=1), frame.spacing)
+            clip = open_clip(frame.path)
+            image = next(clip.read())
+            region = clip.region if job.crop == "auto" else job.crop if isinstance(job.crop, Region) else None
+            inside = image if region is None else region.crop(image)
+            stack = build_stack(inside, job.predictor.bundle.recipe, threads=1)
+            return _Prepared(facts, image, stack, frame.spacing or clip.spacing, region)
         except (EdgeFusionError, OSError) as error:
             return _Prepared({**facts, "status": "failed", "reason": str(error)})
 
@@ -99,34 +156,22 @@ def predict_files(
     prepared = track(_ahead(prepare, frames, 2 * BATCH), "Predicting frames", total=len(frames))
     while batch := list(islice(prepared, BATCH)):
         fresh = [frame for frame in batch if frame.stack is not None]
-        results = _results(predictor, fresh)
+        results = _results(job.predictor, fresh)
         for name in formats:
-            write_results(name, output, results, bundle)
+            write_results(name, job.record.folder, results, job.predictor.bundle)
         for frame, result in zip(fresh, results, strict=True):
-            frame.summary |= _measures(result.prediction)
-        for frame in batch:
-            if frame.summary["status"] == "failed" and len(frames) > 1:
-                say(frame.summary["reason"])
+            frame.summary |= measures(result.prediction)
         new = [frame.summary for frame in batch if frame.summary["status"] != "kept"]
+        for summary in new:
+            job.tell(summary)
         if new:
             # After the files: where a call is cut short in between, the next one does these frames again.
-            record.add(new, formats)
+            job.record.add(new, formats)
         summaries += [frame.summary for frame in batch]
     if "kaggle" in formats:
         # Rows of another bundle, and of frames that have become unreadable, must not be handed in with these.
-        prune_submission(output, record.names_in("kaggle", made_by))
-    _conclude(summaries, record, strict)
+        prune_submission(job.record.folder, job.record.names_in("kaggle", made_by))
     return summaries
-
-
-@dataclass
-class _Prepared:
-    """A frame on its way to the network; without a stack it does not go there."""
-
-    summary: dict[str, Any]
-    image: NDArray[Any] | None = None
-    stack: NDArray[np.float32] | None = None
-    spacing: Spacing | None = None
 
 
 def _ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
@@ -144,39 +189,24 @@ def _ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterat
 def _results(predictor: Predictor, frames: Sequence[_Prepared]) -> list[Result]:
     if not frames:
         return []
-    images = [np.asarray(frame.image) for frame in frames]
-    stacks = np.stack([np.asarray(frame.stack) for frame in frames])
-    sizes = [image.shape for image in images]
-    predictions = predictor.predict_stacks(stacks, sizes, [frame.spacing for frame in frames])
-    return [
-        Result(frame.summary["name"], image, prediction)
-        for frame, image, prediction in zip(frames, images, predictions, strict=True)
-    ]
-
-
-def _measures(prediction: Prediction) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for index, label in enumerate(prediction.labels):
-        values[f"presence_{label}"] = round(prediction.presence[index], 6)
-        values[f"area_px_{label}"] = prediction.area_px[index]
-        if prediction.area_mm2 is not None:
-            values[f"area_mm2_{label}"] = round(prediction.area_mm2[index], 4)
-    return values
-
-
-def _fingerprint(bundle: Bundle, flip_averaging: bool) -> str:
-    """A short hash of everything that decides what a frame's prediction is."""
-    recipe = dataclasses.asdict(bundle.recipe)
-    settings = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds, flip_averaging]
-    weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]
+    maps = predictor.infer(np.stack([np.asarray(frame.stack) for frame in frames]))
+    results = []
+    for frame, one in zip(frames, maps, strict=True):
+        image = np.asarray(frame.image)
+        prediction = predictor.finish(one, image.shape, frame.spacing, frame.region)
+        results.append(Result(frame.summary["name"], image, prediction, frame.region))
+    return results
 
 
 def _conclude(summaries: Sequence[dict[str, Any]], record: Record, strict: bool) -> None:
-    count = {status: sum(s["status"] == status for s in summaries) for status in ("done", "kept", "failed")}
-    if count["failed"] and (strict or count["failed"] == len(summaries)):
+    failed = [summary for summary in summaries if summary["status"] == "failed"]
+    if failed and (strict or len(failed) == len(summaries)):
         if len(summaries) == 1:
             raise DataError(summaries[0]["reason"])
         reasons = f"The reasons are in {record.path}."
-        raise DataError(f"{count['failed']} of {len(summaries)} frames could not be used.", reasons)
-    say(f"{count['done']} frames predicted, {count['kept']} kept, {count['failed']} failed: {record.folder}")
+        raise DataError(f"{len(failed)} of {len(summaries)} frames could not be used.", reasons)
+    done, kept = (
+        sum(summary.get("frames", 1) for summary in summaries if summary["status"] == status)
+        for status in ("done", "kept")
+    )
+    say(f"{done} frames predicted, {kept} kept, {len(failed)} failed: {record.folder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from edgefusion.data.clip import Region, Spacing
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.inference.backends import BACKENDS, Backend, OnnxBackend, TorchBackend
 from edgefusion.inference.postprocess import clean
+from edgefusion.inference.stream import Policy, Stream
 
 BATCH = 16
 """Frames that pass through the network together."""
@@ -91,6 +92,35 @@ class Predictor:
             UsageError: If the array is not a frame, or the region does not lie in it.
         """
         return build_stack(image if region is None else region.crop(image), self.bundle.recipe)
+
+    def stream(
+        self,
+        frames: Iterable[NDArray[Any]],
+        *,
+        policy: Policy = "all",
+        smoothing: float = 0.0,
+        spacing: Spacing | None = None,
+        region: Region | None = None,
+    ) -> Stream:
+        """Segment frames as they come: ``predict`` for each, but the stages overlap in threads.
+
+        Args:
+            frames: Frames as ``predict`` takes them, of any number; only a few are read ahead. They must not be changed
+                afterwards. A generator is closed at the end.
+            policy: "all" predicts every frame; "latest" predicts the newest one whenever the network is free, and drops
+                those before it.
+            smoothing: In [0, 1): how much of the frames before is in the probabilities, see ``Smoothing``; what moves
+                is shown smoothing / (1 - smoothing) frames late.
+            spacing: Height and width of a pixel in mm; gives the areas in mm².
+            region: Where the ultrasound image lies in the frames; None takes all.
+
+        Returns:
+            An iterator over the predictions, which also counts dropped frames and knows the times of each stage.
+
+        Raises:
+            UsageError: If the policy or the smoothing does not exist.
+        """
+        return Stream(self, frames, policy=policy, smoothing=smoothing, spacing=spacing, region=region)
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], spacings: Sequence[Spacing | None] | None = None

@@ -63,13 +63,18 @@ class Record:
                 taken.add(name.casefold())
         return names
 
-    def kept(self, facts: Mapping[str, Any], formats: Sequence[str]) -> dict[str, Any] | None:
-        """The row of a frame whose results in ``formats`` are there and would come out the same again, else None."""
+    def kept(
+        self, facts: Mapping[str, Any], formats: Sequence[str], paths: Iterable[Path] | None = None
+    ) -> dict[str, Any] | None:
+        """The row of an input whose results in ``formats`` are there and would come out the same again, else None.
+
+        They are in ``paths``, by default where ``output_path`` says.
+        """
         row = self._rows.get(facts["input"])
         if row is None or not _same_origin(row, facts) or not {*formats} <= {*row["formats"].split()}:
             return None
-        files = [output_path(name, self.folder, row["name"]) for name in formats]
-        return row if all(file.is_file() for file in files) else None
+        paths = paths or [output_path(name, self.folder, row["name"]) for name in formats]
+        return row if all(path.exists() for path in paths) else None
 
     def add(self, summaries: Iterable[Mapping[str, Any]], formats: Sequence[str]) -> None:
         """Note frames whose results are written, or that failed, and save the table."""
@@ -97,7 +102,7 @@ def _same_origin(row: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
 def _row(texts: Mapping[Any, str]) -> dict[str, Any]:
     """A row as it was added: measures are numbers again, and those of other labels are not there."""
     measures = {
-        key: int(text) if key.startswith("area_px_") else float(text)
+        key: int(text) if text.isdecimal() else float(text)
         for key, text in texts.items()
         if key not in _COLUMNS and text
     }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgefusion.arrays import as_unit
+from edgefusion.data.clip import Region
 from edgefusion.data.kaggle import encode_rle
 from edgefusion.data.study import write_png
 from edgefusion.errors import DataError, UsageError
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from edgefusion.bundle import Bundle
     from edgefusion.inference.predictor import Prediction
 
-FORMATS = ("png", "overlay", "json", "kaggle")
+STILL_FORMATS = ("png", "overlay", "json", "kaggle")
+"""Formats that hold still pictures."""
+
+FORMATS = (*STILL_FORMATS, "video")
 """Names of the formats, as ``edgefusion predict --format`` takes them."""
 
 NOTICE = "research use, not for diagnosis"
@@ -34,6 +38,10 @@ NOTICE = "research use, not for diagnosis"
 COLOURS = ((255, 0, 255), (240, 228, 66), (86, 180, 233), (230, 159, 0), (255, 255, 255))
 """Red, green, blue of each label's outline, from the first label on, then over again. Magenta, which no grey is taken
 for, then colours of Okabe and Ito's palette ("Color Universal Design", 2008), which the colour-blind tell apart."""
+
+
+_REGION = (128, 128, 128)
+"""Grey, since it is not about tissue."""
 
 
 class Result(NamedTuple):
@@ -45,6 +53,8 @@ class Result(NamedTuple):
     """The frame, H×W or H×W×3, uint8, uint16, or float in [0, 1]."""
     prediction: Prediction
     """What the network says, at the frame's size."""
+    region: Region | None = None
+    """Where it was looked for; None is all of the frame."""
 
 
 def check_formats(formats: Sequence[str], labels: Sequence[str]) -> None:
@@ -71,7 +81,7 @@ def output_path(format_: str, folder: Path, name: str) -> Path:
             return folder / f"{name}.json"
         case "kaggle":
             return folder / "submission.csv"
-    raise UsageError(f"There is no output format '{format_}'.", f"Choose from {', '.join(FORMATS)}.")
+    raise UsageError(f"There is no output format '{format_}' for stills.", f"Choose from {', '.join(STILL_FORMATS)}.")
 
 
 def write_results(format_: str, folder: Path, results: Sequence[Result], bundle: Bundle) -> None:
@@ -83,7 +93,7 @@ def write_results(format_: str, folder: Path, results: Sequence[Result], bundle:
     - ``kaggle``: one CSV with the run lengths of all frames, in natural order; other frames' rows stay.
 
     Args:
-        format_: One of ``FORMATS``.
+        format_: One of ``STILL_FORMATS``.
         folder: Where to write; made when absent.
         results: Frames with their predictions.
         bundle: What made the predictions.
@@ -100,7 +110,7 @@ def write_results(format_: str, folder: Path, results: Sequence[Result], bundle:
                     write_png(temporary, result.prediction.mask)
         case "overlay":
             for path, result in zip(paths, results, strict=True):
-                picture = Image.fromarray(draw_overlay(result.image, result.prediction))
+                picture = Image.fromarray(draw_overlay(result.image, result.prediction, result.region))
                 with atomic_path(path) as temporary:
                     picture.save(temporary, format="PNG")
         case "json":
@@ -119,18 +129,23 @@ def prune_submission(folder: Path, keep: Collection[str]) -> None:
         _write_submission(path, {name: pixels for name, pixels in rows.items() if name in keep})
 
 
-def draw_overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
+def draw_overlay(image: NDArray[Any], prediction: Prediction, region: Region | None = None) -> NDArray[np.uint8]:
     """Draw the outlines on the frame; nothing is filled, so that the tissue stays visible.
 
     Args:
         image: The frame, H×W or H×W×3, uint8, uint16, or float in [0, 1].
         prediction: Of that frame.
+        region: Where it was looked for, drawn as a thin grey rectangle; None is all of the frame.
 
     Returns:
         H×W×3 uint8: red, green, blue.
     """
-    grey = np.rint(as_unit(image) * 255).astype(np.uint8)
-    canvas = np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+    is_plain = image.dtype == np.uint8 and image.ndim == 2
+    grey = image if is_plain else np.rint(as_unit(image) * 255).astype(np.uint8)
+    canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    if region is not None:
+        corner = (region.left + region.width - 1, region.top + region.height - 1)
+        cv2.rectangle(canvas, (region.left, region.top), corner, _REGION, 1)
     # cv2 draws at whole pixels unless given fixed-point numbers, here with 4 binary places.
     for label, contours in enumerate(prediction.contours):
         points = [np.rint(contour * 16).astype(np.int32) for contour in contours]
@@ -145,6 +160,17 @@ def draw_overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint
 
 def _colour(label: int) -> tuple[int, int, int]:
     return COLOURS[label % len(COLOURS)]
+
+
+def measures(prediction: Prediction) -> dict[str, float]:
+    """For each label ``presence_LABEL``, ``area_px_LABEL``, and where the spacing is known ``area_mm2_LABEL``."""
+    values: dict[str, float] = {}
+    for index, label in enumerate(prediction.labels):
+        values[f"presence_{label}"] = round(prediction.presence[index], 6)
+        values[f"area_px_{label}"] = prediction.area_px[index]
+        if prediction.area_mm2 is not None:
+            values[f"area_mm2_{label}"] = round(prediction.area_mm2[index], 4)
+    return values
 
 
 def describe(result: Result, bundle: Bundle) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""The predictions of a clip as files: a video and its table, folders of pictures, one JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgefusion.data.clip import Region
+from edgefusion.data.study import write_png
+from edgefusion.data.video_writer import VideoWriter
+from edgefusion.files import atomic_path
+from edgefusion.inference.writers import Result, describe, draw_overlay, measures
+
+if TYPE_CHECKING:
+    from edgefusion.bundle import Bundle
+    from edgefusion.inference.predictor import Prediction
+
+CLIP_FORMATS = ("png", "overlay", "json", "video")
+"""Formats that hold a clip."""
+
+
+class ClipFrame(NamedTuple):
+    """A frame of a clip, and what was found in it."""
+
+    number: int
+    """Its place in the clip, from 0."""
+    time_s: float
+    """When it is shown, in seconds from the start."""
+    image: NDArray[Any]
+    """The frame, as for ``writers.Result``."""
+    prediction: Prediction
+    """What the network says, at the frame's size."""
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What is the same for all frames of a clip."""
+
+    name: str
+    """How its files begin."""
+    rate: float
+    """Frames a second."""
+    region: Region | None
+    """Where the image was looked for; None is all of the frame."""
+    smoothing: float
+    """See ``inference.smoothing.Smoothing``."""
+    bundle: Bundle
+    """What made the predictions."""
+
+
+Add = Callable[[ClipFrame], None]
+
+
+def clip_paths(format_: str, folder: Path, name: str) -> list[Path]:
+    """The files and folders that hold a clip in a format, of ``CLIP_FORMATS``."""
+    match format_:
+        case "png":
+            return [folder / f"{name}_mask"]
+        case "overlay":
+            return [folder / f"{name}_overlay"]
+        case "json":
+            return [folder / f"{name}.json"]
+    return [folder / f"{name}_overlay.mp4", folder / f"{name}.csv"]
+
+
+def is_complete(path: Path, frames: int) -> bool:
+    """Whether a path of ``clip_paths`` is there, a folder with a picture for each of so many frames."""
+    return path.is_file() or (path.is_dir() and sum(1 for _ in path.glob("*.png")) == frames)
+
+
+@contextmanager
+def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iterator[Add]:
+    """Write a clip in several formats, frame by frame; what is yielded takes them.
+
+    Everything appears, and replaces what is there, when the block ends; where it ends by an exception, nothing changes.
+
+    - ``video``: an MP4 of the frames with outlines, the image region as a thin grey rectangle, and a CSV table:
+      ``frame``, ``time_s``, and for each label ``presence_LABEL``, ``area_px_LABEL``, where the spacing is known also
+      ``area_mm2_LABEL``.
+    - ``png``, ``overlay``: a folder with a PNG a frame, named by the frame's number, as ``write_results`` writes it.
+    - ``json``: one object, whose ``frames`` has one entry a frame, each on a line of its own.
+
+    Raises:
+        UsageError: At the end, if no frame came.
+    """
+    writers: dict[str, Callable[[list[Path], ClipFacts], AbstractContextManager[Add]]] = {
+        "png": _masks,
+        "overlay": _overlays,
+        "json": _json,
+        "video": _video,
+    }
+    with ExitStack() as stack:
+        adds = [stack.enter_context(writers[name](clip_paths(name, folder, facts.name), facts)) for name in formats]
+
+        def add(frame: ClipFrame) -> None:
+            for one in adds:
+                one(frame)
+
+        yield add
+
+
+@contextmanager
+def _video(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
+    with (
+        atomic_path(paths[1]) as table,
+        table.open("w", encoding="utf-8", newline="") as file,
+        VideoWriter(paths[0], facts.rate) as video,
+    ):
+        rows: csv.DictWriter[str] | None = None
+
+        def add(frame: ClipFrame) -> None:
+            nonlocal rows
+            values = {"frame": frame.number, "time_s": round(frame.time_s, 4), **measures(frame.prediction)}
+            if rows is None:
+                rows = csv.DictWriter(file, list(values), lineterminator="\n")
+                rows.writeheader()
+            rows.writerow(values)
+            video.write(draw_overlay(frame.image, frame.prediction, facts.region), frame.time_s)
+
+        yield add
+
+
+@contextmanager
+def _masks(paths: list[Path], _: ClipFacts) -> Iterator[Add]:
+    with _atomic_folder(paths[0]) as folder:
+        yield lambda frame: write_png(folder / f"{frame.number:06d}.png", frame.prediction.mask)
+
+
+@contextmanager
+def _overlays(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
+    with _atomic_folder(paths[0]) as folder:
+
+        def add(frame: ClipFrame) -> None:
+            picture = Image.fromarray(draw_overlay(frame.image, frame.prediction, facts.region))
+            picture.save(folder / f"{frame.number:06d}.png", format="PNG")
+
+        yield add
+
+
+@contextmanager
+def _json(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
+    with atomic_path(paths[0]) as temporary, temporary.open("w", encoding="utf-8") as file:
+        count = 0
+
+        def add(frame: ClipFrame) -> None:
+            nonlocal count
+            about = describe(Result(facts.name, frame.image, frame.prediction), facts.bundle)
+            labels = about.pop("labels")
+            if not count:
+                about["clip"] = about.pop("frame")
+                about["rate"] = facts.rate
+                about["region"] = asdict(facts.region) if facts.region else None
+                about["smoothing"] = facts.smoothing
+                file.write(_dump(about)[:-1] + ', "frames": [')
+            entry = {"frame": frame.number, "time_s": round(frame.time_s, 4), "labels": labels}
+            file.write((",\n" if count else "\n") + _dump(entry))
+            count += 1
+
+        yield add
+        file.write("\n]}\n")
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+@contextmanager
+def _atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes ``path``, and replaces a former one, when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,64 @@
+"""What all inputs of one call of ``predict`` share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import save
+
+import edgefusion
+from edgefusion.inference.inputs import FrameFile
+from edgefusion.inference.predict_clip import Crop
+from edgefusion.inference.predictor import Predictor
+from edgefusion.inference.record import Record
+from edgefusion.progress import say
+
+
+@dataclass(frozen=True)
+class Job:
+    """The network and the settings of a call, and its record."""
+
+    predictor: Predictor
+    """The network."""
+    record: Record
+    """Of the output folder."""
+    names: dict[str, str]
+    """How the files of each input begin, by its path."""
+    formats: tuple[str, ...]
+    """Of ``writers.FORMATS``."""
+    crop: Crop
+    """Where to look."""
+    smoothing: float
+    """Of clips."""
+    talks: bool
+    """Whether failures are said as they occur."""
+
+    def facts(self, frame: FrameFile, made_by: str) -> dict[str, Any]:
+        """The row of the record that an input gets if all goes well, so far as it is known beforehand."""
+        return {
+            "input": str(frame.path),
+            "name": self.names.get(str(frame.path), ""),
+            "status": "done",
+            "reason": "",
+            "spacing_mm": "×".join(map(str, frame.spacing or ())),
+            "input_sha256": "",
+            "made_by": made_by,
+        }
+
+    def tell(self, summary: dict[str, Any]) -> None:
+        """Say why an input failed; one that is alone becomes an error, which says it."""
+        if summary["status"] == "failed" and self.talks:
+            say(summary["reason"])
+
+    def fingerprint(self, *more: object) -> str:
+        """A short hash of everything that decides what a prediction is, and ``more`` that does."""
+        bundle = self.predictor.bundle
+        recipe = dataclasses.asdict(bundle.recipe)
+        settings: list[Any] = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds]
+        settings += [self.predictor.flip_averaging, *map(str, more)]
+        weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]

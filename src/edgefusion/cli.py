@@ -287,10 +287,13 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def predict(arguments: list[str]) -> None:
-    """Find the nerve in images, videos, folders of them, or what a camera sends."""
+    """Find the nerve in images, videos, DICOM files, folders of them, or what a camera sends."""
     parser = _Arguments(predict)
     parser.add(
-        "inputs", nargs="+", type=str, help="images, videos, folders, studies, /dev/videoN, or rtsp:// udp:// http://"
+        "inputs",
+        nargs="+",
+        type=str,
+        help="images, videos, DICOM, folders, studies, /dev/videoN, or rtsp:// udp:// http://",
     )
     parser.add("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add("--model", type=str, default="brachial-plexus", help="that, or regional, or the folder of a bundle")
@@ -303,18 +306,19 @@ def predict(arguments: list[str]) -> None:
     given = parser.read(arguments)
     from edgefusion.inference.predict import predict_files
     from edgefusion.inference.predict_clip import read_crop
-    from edgefusion.inference.predictor import load_bundle
+    from edgefusion.inference.predictor import load
 
-    bundle = load_bundle(given.model)
+    model = load(given.model)
     rows = predict_files(
         given.inputs,
         given.output,
-        bundle,
+        model.bundle,
         _names(given.format),
         given.flip_averaging,
         strict=given.strict,
         crop=read_crop(given.crop),
         smoothing=given.smoothing,
+        backend=model.backend,
     )
     print(json.dumps(rows, indent=2) if given.json else given.output)
 

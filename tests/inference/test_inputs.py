@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,9 @@ def test_what_is_not_there_is_wrong_use(tmp_path: Path) -> None:
         find_frames([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(UsageError, match="no frame"):
         find_frames([], tmp_path / "out")
+
+
+def test_dicom_files_are_found_by_their_content(tmp_path: Path, write_ultrasound: Callable[..., Path]) -> None:
+    for name in ("IM0001", "b.dcm", "DICOMDIR"):
+        write_ultrasound(tmp_path / "in" / name, GREY[None])
+    assert found(tmp_path, tmp_path / "in") == ["in/IM0001", "in/b.dcm"]

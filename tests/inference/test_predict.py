@@ -342,3 +342,19 @@ def test_a_real_frame_comes_back_at_its_own_size(make_bundle: MakeBundle, data_r
     shape = read_frame(frames[0]).shape
     assert read_labels(tmp_path / "out" / "1_1_mask.png").shape == shape
     assert read_frame(tmp_path / "out" / "1_1_overlay.png").shape == shape
+
+
+def test_a_dicom_file_gives_its_spacing_and_where_to_look(
+    make_bundle: MakeBundle, write_ultrasound: Callable[..., Path], tmp_path: Path
+) -> None:
+    frame = np.zeros((120, 160), np.uint8)
+    frame[10:20, :] = 255  # a bright bar of the screen, outside the region
+    frame[60:80, 60:90] = 200
+    region = {"left": 30, "top": 40, "right": 129, "bottom": 109, "cm": 0.01}
+    file = write_ultrasound(tmp_path / "IM1", frame[None], regions=[region], rate=None)
+    (row,) = predict_files([file], tmp_path / "out", make_bundle(), ["png", "json"])
+    mask = read_labels(tmp_path / "out" / "IM1_mask.png")
+    assert mask.shape == frame.shape
+    assert mask[60:80, 60:90].any()
+    assert not mask[:40].any()
+    assert row["area_mm2_nerve"] == pytest.approx(row["area_px_nerve"] * 0.1 * 0.2, rel=1e-3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefusion.data import readers
+from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import SUFFIXES
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import UsageError
@@ -31,7 +32,7 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
     """List the frames and clips of ``inputs``, each once.
 
     Args:
-        inputs: Files of pictures and videos; folders, searched with all that is inside, where a picture called
+        inputs: Pictures, videos and DICOM files; folders, searched with all that is inside, where a picture called
             ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies.
         output: Folder of the results; pictures in it are not frames.
 
@@ -52,7 +53,9 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
         else:
             raise UsageError(f"There is no file or folder {source}.", "Check its spelling.")
     if not frames:
-        raise UsageError("There is no frame to predict.", "Name pictures, videos, folders of them, or a study.")
+        raise UsageError(
+            "There is no frame to predict.", "Name pictures, videos, DICOM files, folders of them, or a study."
+        )
     return list({frame.path: frame for frame in reversed(frames)}.values())[::-1]
 
 
@@ -69,10 +72,10 @@ def _of_folder(folder: Path, output: Path) -> list[Path]:
     pictures = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
+        if not path.name.startswith(".")
         and output not in path.parents
         and path.is_file()
+        and (path.suffix.lower() in SUFFIXES or (is_dicom(path) and path.name != "DICOMDIR"))
     ]
     stems = {path.with_suffix("") for path in pictures}
     masks = {
@@ -85,5 +88,7 @@ def _of_folder(folder: Path, output: Path) -> list[Path]:
     if masks:
         say(f"{folder}: {len(masks)} pictures called x{_MASK} beside x are taken for masks, not for frames.")
     if not pictures:
-        raise UsageError(f"{folder} holds no picture or video ({', '.join(SUFFIXES)}).", "Name a folder that does.")
+        raise UsageError(
+            f"{folder} holds no picture, video or DICOM file ({', '.join(SUFFIXES)}).", "Name a folder that does."
+        )
     return [path for path in pictures if path not in masks]

@@ -21,6 +21,7 @@ from edgefusion.data.live import is_live, public_name
 from edgefusion.data.sources import has_many_frames, open_clip
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
+from edgefusion.inference.backends import Backend
 from edgefusion.inference.clip_job import do_clip, do_live
 from edgefusion.inference.clip_writers import CLIP_FORMATS
 from edgefusion.inference.inputs import FrameFile, find_frames
@@ -53,6 +54,7 @@ def predict_files(
     strict: bool = False,
     crop: Crop = "auto",
     smoothing: float = 0.0,
+    backend: Backend | None = None,
 ) -> list[dict[str, Any]]:
     """Find the labels of a bundle in every frame of ``inputs``.
 
@@ -71,6 +73,7 @@ def predict_files(
         crop: Where to look: "auto" is the region that a file states, and in a clip that states none the one that is
             found; "none" is all of the frame.
         smoothing: For clips, see ``Smoothing``.
+        backend: What runs the network, see ``Predictor``.
 
     Returns:
         One summary a picture, clip or live source, pictures first, each in the order of the inputs: ``input`` (absolute
@@ -96,7 +99,7 @@ def predict_files(
     _check_use(formats, stills, [*(str(clip.path) for clip in clips), *live])
     record = Record(output)
     job = Job(
-        predictor=Predictor(bundle, flip_averaging),
+        predictor=Predictor(bundle, flip_averaging, backend=backend),
         record=record,
         names=record.names_for(str(frame.path) for frame in frames),
         formats=formats,

@@ -1,6 +1,6 @@
 """From clip to overlay: each stage by itself, then all of them together, on a clip made of phantoms.
 
-python benchmarks/video.py --seconds 30 --backend onnx
+python benchmarks/video.py --seconds 30 --backend onnx --threads 1
 
 Stages one after the other, median milliseconds a frame; the whole way as `edgefusion predict --format video` goes it,
 with the frames that pass through the network together and the backend as stated; peak memory of the process.
@@ -20,14 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgefusion.bundle import Bundle
+from edgefusion.bundles import find
 from edgefusion.data.phantom.cine import simulate_clip
 from edgefusion.data.region import FRAMES, find_region
 from edgefusion.data.video import open_video
 from edgefusion.data.video_writer import VideoWriter
 from edgefusion.environment import environment
 from edgefusion.inference import stream
+from edgefusion.inference.backends import OnnxBackend
 from edgefusion.inference.predict_clip import predict_clip
-from edgefusion.inference.predictor import Predictor, load
+from edgefusion.inference.predictor import Predictor
 from edgefusion.inference.writers import draw_overlay
 
 RATE = 30
@@ -41,6 +44,14 @@ def milliseconds(action: Callable[[], Any]) -> float:
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def with_threads(model: str, backend: str, threads: int) -> Predictor:
+    torch.set_num_threads(threads)
+    folder = find(model)
+    bundle = Bundle.load(folder)
+    runs = OnnxBackend(folder / "model.onnx", bundle.weights_sha256, threads) if backend == "onnx" else None
+    return Predictor(bundle, backend=runs)
 
 
 def stages(clip: Path, predictor: Predictor, folder: Path, count: int) -> dict[str, list[float]]:
@@ -69,16 +80,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--size", default="420x580")
     parser.add_argument("--model", default="brachial-plexus")
-    parser.add_argument("--backend", default="auto", choices=["auto", "torch", "onnx"])
+    parser.add_argument("--backend", default="onnx", choices=["torch", "onnx"])
+    parser.add_argument("--threads", type=int, default=1, help="of the network; the other stages have one each")
     parser.add_argument("--batches", default="1,2,4")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     height, width = map(int, given.size.split("x"))
     count = round(given.seconds * RATE)
-    predictor = load(given.model, backend=given.backend)
+    predictor = with_threads(given.model, given.backend, given.threads)
     facts = environment()
     print(f"{facts['processor']}, {facts['cores']} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{given.model}, {given.backend}; PyTorch with {torch.get_num_threads()} threads")
+    print(f"{given.model}, {given.backend} with {given.threads} threads")
     print(f"{count} frames of {height}×{width} at {RATE} a second\n")
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgefusion.bundle import Bundle
 from edgefusion.data.clip import Clip, Region
@@ -28,9 +30,11 @@ from edgefusion.data.video import VideoFrames, open_video
 from edgefusion.data.video_writer import VideoWriter
 from edgefusion.errors import DataError, UsageError
 from edgefusion.inference import clip_job, clip_writers
+from edgefusion.inference import predict_clip as module
 from edgefusion.inference.predict import predict_files
 from edgefusion.inference.predict_clip import predict_clip, read_crop
 from edgefusion.inference.predictor import Predictor
+from edgefusion.models.blocks import SegmentationOutput
 
 MakeBundle = Callable[..., Bundle]
 
@@ -276,6 +280,30 @@ def test_crops_are_read() -> None:
     for wrong in ("", "all", "1,2,3", "1,2,0,4", "1,2,-3,4", "a,b,c,d"):
         with pytest.raises(UsageError, match="is not a crop"):
             read_crop(wrong)
+
+
+class Counting(nn.Module):
+    """Notes with how many threads it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(20.0))
+        self.threads: set[int] = set()
+
+    def forward(self, x: Tensor) -> SegmentationOutput:
+        self.threads.add(torch.get_num_threads())
+        return SegmentationOutput(x[:, :1] * self.gain, None, None)
+
+
+def test_the_network_leaves_a_core_to_the_other_stages(
+    make_bundle: MakeBundle, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 3)
+    torch.set_num_threads(3)
+    model = Counting()
+    predict_files([clip], tmp_path / "out", make_bundle(model=model), ["video"])
+    assert model.threads == {2}
+    assert torch.get_num_threads() == 3
 
 
 def free_port() -> int:

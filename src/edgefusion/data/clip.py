@@ -52,7 +52,7 @@ class Clip:
     """The file, absolute."""
     read: Callable[[], Iterator[NDArray[Any]]]
     """Starts at the first frame and yields each one, H×W grey uint8 or uint16. Raises a ``DataError`` at a frame that
-    cannot be decoded."""
+    cannot be decoded; a video leaves such frames out, and says at the end how many."""
     count: int | None
     """Number of frames, None where the file does not say."""
     rate: float | None = None

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -14,8 +14,10 @@ from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from edgefusion.channels.bands import cores
 from edgefusion.data.clip import Clip, Region, Spacing
 from edgefusion.data.live import LiveFrames, public_name
 from edgefusion.data.region import FRAMES, find_region
@@ -90,8 +92,11 @@ def predict_clip(
             yield image
 
     facts = ClipFacts(name, rate, region, smoothing, predictor.bundle)
-    stream = predictor.stream(timed(), smoothing=smoothing, spacing=spacing or clip.spacing, region=region)
-    with stream, clip_writers(formats, output, facts) as add:
+    with (
+        _a_core_left(),
+        predictor.stream(timed(), smoothing=smoothing, spacing=spacing or clip.spacing, region=region) as stream,
+        clip_writers(formats, output, facts) as add,
+    ):
         for prediction in track(stream, f"Predicting {clip.path.name}", clip.count):
             add(_frame(stream, times, prediction))
         if stream.last is None:
@@ -136,11 +141,11 @@ def predict_live(
             yield image
 
     facts = ClipFacts(name, rate, region, smoothing, predictor.bundle)
-    stream = predictor.stream(timed(), policy="latest", smoothing=smoothing, region=region)
     count, start = 0, 0.0
     with (
+        _a_core_left(),
         _until_interrupted(source.stop) as until,
-        closing(stream),
+        predictor.stream(timed(), policy="latest", smoothing=smoothing, region=region) as stream,
         clip_writers(formats, output, facts) as add,
     ):
         try:
@@ -200,6 +205,17 @@ def _frame(stream: Stream, times: deque[tuple[int, float]], prediction: Any) -> 
     while index < step.index:  # dropped frames have a time, too
         index, time_s = times.popleft()
     return ClipFrame(index, time_s, step.image, prediction)
+
+
+@contextmanager
+def _a_core_left() -> Iterator[None]:
+    """Leave one core to the stages beside the network: where PyTorch takes all, its threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, cores() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

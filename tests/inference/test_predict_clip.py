@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -259,6 +260,39 @@ def test_a_region_that_the_file_states_wins(make_bundle: MakeBundle, tmp_path: P
     table = pd.read_csv(tmp_path / "x.csv")
     np.testing.assert_allclose(table["area_mm2_nerve"], table["area_px_nerve"] * 0.01, rtol=1e-3)
     np.testing.assert_allclose(table["time_s"], np.arange(5) / 10)
+
+
+def test_dicom_files_are_found_and_looked_at_in_their_region(
+    make_bundle: MakeBundle, tmp_path: Path, write_ultrasound: Callable[..., Path]
+) -> None:
+    screens = np.stack(list(bordered(6)))
+    regions = [{"left": 30, "top": 20, "right": 109, "bottom": 79}]
+    write_ultrasound(tmp_path / "in" / "still", screens[:1], regions=regions)
+    write_ultrasound(tmp_path / "in" / "deep" / "cine.dcm", screens, regions=regions, rate=12.5)
+    (tmp_path / "in" / "notes.txt").write_text("Nothing to see here.")
+    out = tmp_path / "out"
+    still, cine = predict_files([tmp_path / "in"], out, make_bundle(), ["png", "overlay", "video"])
+    assert (still["name"], cine["name"], cine["frames"]) == ("still", "cine", 6)
+    region = Region(20, 30, 60, 80)
+    predictor = Predictor(make_bundle())
+    for number, screen in enumerate(screens):
+        expected = predictor.predict(screen, region=region)
+        np.testing.assert_array_equal(read_labels(out / "cine_mask" / f"{number:06d}.png"), expected.mask)
+    np.testing.assert_array_equal(
+        read_labels(out / "still_mask.png"), predictor.predict(screens[0], region=region).mask
+    )
+    assert still["area_mm2_nerve"] == pytest.approx(still["area_px_nerve"] * 0.02, rel=1e-3)
+    table = pd.read_csv(out / "cine.csv")
+    np.testing.assert_allclose(table["time_s"], np.arange(6) / 12.5, atol=1e-3)
+    np.testing.assert_allclose(table["area_mm2_nerve"], table["area_px_nerve"] * 0.02, rtol=1e-3)
+    assert (cv2.imread(str(out / "still_overlay.png"))[20, 30:110] == 128).all()
+
+
+def test_a_region_that_is_the_whole_frame_is_not_drawn() -> None:
+    image = picture(0)
+    prediction = SimpleNamespace(contours=[], labels=["nerve"])
+    whole = clip_writers.draw_overlay(image, prediction, Region(0, 0, 60, 80))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(whole[..., 0], image)
 
 
 def test_a_crop_outside_the_frame_is_named(make_bundle: MakeBundle, clip: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def draw_overlay(image: NDArray[Any], prediction: Prediction, region: Region | N
     is_plain = image.dtype == np.uint8 and image.ndim == 2
     grey = image if is_plain else np.rint(as_unit(image) * 255).astype(np.uint8)
     canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    if region is not None:
+    if region is not None and (region.height, region.width) != grey.shape:
         corner = (region.left + region.width - 1, region.top + region.height - 1)
         cv2.rectangle(canvas, (region.left, region.top), corner, _REGION, 1)
     # cv2 draws at whole pixels unless given fixed-point numbers, here with 4 binary places.

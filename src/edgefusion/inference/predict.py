@@ -149,7 +149,7 @@ def _results(predictor: Predictor, frames: Sequence[_Prepared]) -> list[Result]:
     sizes = [image.shape for image in images]
     predictions = predictor.predict_stacks(stacks, sizes, [frame.spacing for frame in frames])
     return [
-        Result(frame.summary["name"], image, prediction)
+        Result(frame.summary["name"], image, prediction, frame.spacing)
         for frame, image, prediction in zip(frames, images, predictions, strict=True)
     ]
 

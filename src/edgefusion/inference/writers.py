@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgefusion.arrays import as_unit
+from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.kaggle import encode_rle
 from edgefusion.data.study import write_png
 from edgefusion.errors import DataError, UsageError
 from edgefusion.files import atomic_path, write_text
+from edgefusion.inference.measure import measure
 
 if TYPE_CHECKING:
     from edgefusion.bundle import Bundle
@@ -45,6 +47,10 @@ class Result(NamedTuple):
     """The frame, H×W or H×W×3, uint8, uint16, or float in [0, 1]."""
     prediction: Prediction
     """What the network says, at the frame's size."""
+    spacing: Spacing | None = None
+    """Height and width of a pixel in mm, where known."""
+    region: Region | None = None
+    """Where the ultrasound image lies in the frame, None for all of it."""
 
 
 def check_formats(formats: Sequence[str], labels: Sequence[str]) -> None:
@@ -153,7 +159,7 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
     Returns:
         ``notice``, ``frame`` (its name), ``size`` (``height``, ``width`` in pixels), ``bundle`` (``model``, ``study``,
         ``version``), and ``labels``: for each its ``name``, ``presence`` in [0, 1], ``area_px``, ``area_mm2`` or None,
-        and ``contours``, lists of [x, y] in pixels.
+        ``contours``, lists of [x, y] in pixels, and ``measures``, see ``NerveMeasures.as_dict``.
     """
     prediction = result.prediction
     height, width = prediction.mask.shape
@@ -166,6 +172,7 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
             "contours": [
                 [[round(float(x), 1), round(float(y), 1)] for x, y in contour] for contour in prediction.contours[index]
             ],
+            "measures": measure(prediction, result.image, result.spacing, index, result.region).as_dict(),
         }
         for index, name in enumerate(prediction.labels)
     ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 
-import edgefusion
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Spacing
 from edgefusion.data.readers import read_frame
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
+from edgefusion.inference.fingerprint import fingerprint
 from edgefusion.inference.inputs import FrameFile, find_frames
 from edgefusion.inference.predictor import BATCH, Prediction, Predictor
 from edgefusion.inference.record import Record
@@ -75,7 +71,7 @@ def predict_files(
     record = Record(output)
     names = record.names_for(str(frame.path) for frame in frames)
     predictor = Predictor(bundle, flip_averaging)
-    made_by = _fingerprint(bundle, flip_averaging)
+    made_by = fingerprint(bundle, flip_averaging)
 
     def prepare(frame: FrameFile) -> _Prepared:
         facts = {
@@ -162,14 +158,6 @@ def _measures(prediction: Prediction) -> dict[str, float]:
         if prediction.area_mm2 is not None:
             values[f"area_mm2_{label}"] = round(prediction.area_mm2[index], 4)
     return values
-
-
-def _fingerprint(bundle: Bundle, flip_averaging: bool) -> str:
-    """A short hash of everything that decides what a frame's prediction is."""
-    recipe = dataclasses.asdict(bundle.recipe)
-    settings = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds, flip_averaging]
-    weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]
 
 
 def _conclude(summaries: Sequence[dict[str, Any]], record: Record, strict: bool) -> None:

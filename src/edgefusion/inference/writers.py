@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FORMATS = ("png", "overlay", "json", "kaggle")
 """Names of the formats, as ``edgefusion predict --format`` takes them."""
 
+DICOM_FORMATS = ("dicom-seg", "dicom-seg-probability", "dicom-seg-placed", "dicom-sc", "dicom-sr")
+"""Names of the formats that ``dicom_write.write_dicom`` writes, for frames of a DICOM file."""
+
 NOTICE = "research use, not for diagnosis"
 """Stands in every JSON file."""
 
@@ -67,7 +70,8 @@ def check_formats(formats: Sequence[str], labels: Sequence[str]) -> None:
 
 
 def output_path(format_: str, folder: Path, name: str) -> Path:
-    """The file that holds frame ``name`` in a format; all frames share the one of ``kaggle``."""
+    """The file that holds frame ``name`` in a format; all frames share the one of ``kaggle``, as those of a DICOM file
+    share its DICOM formats."""
     match format_:
         case "png":
             return folder / f"{name}_mask.png"
@@ -77,6 +81,8 @@ def output_path(format_: str, folder: Path, name: str) -> Path:
             return folder / f"{name}.json"
         case "kaggle":
             return folder / "submission.csv"
+        case "dicom-seg" | "dicom-seg-probability" | "dicom-seg-placed" | "dicom-sc" | "dicom-sr":
+            return folder / f"{name}_{format_.removeprefix('dicom-')}.dcm"
     raise UsageError(f"There is no output format '{format_}'.", f"Choose from {', '.join(FORMATS)}.")
 
 

@@ -1,0 +1,20 @@
+"""One short hash for everything that decides what a frame's prediction is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+from safetensors.torch import save
+
+import edgefusion
+from edgefusion.bundle import Bundle
+
+
+def fingerprint(bundle: Bundle, flip_averaging: bool = False) -> str:
+    """16 hexadecimal digits that change with the network, its weights, channels and thresholds, and this program."""
+    recipe = dataclasses.asdict(bundle.recipe)
+    settings = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds, flip_averaging]
+    weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]

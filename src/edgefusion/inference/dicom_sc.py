@@ -61,6 +61,7 @@ def make_secondary_capture(source: Source, bundle: Bundle, overlays: Sequence[by
         "ImageType": ["DERIVED", "SECONDARY"],
         "DerivationDescription": "Outlines of a segmentation drawn on the frames",
         "PatientOrientation": "",
+        "Laterality": header.get("Laterality") or "",
         # What was burned into the frames of the source is in these too; if it does not say, something may be.
         "BurnedInAnnotation": header.get("BurnedInAnnotation") or "YES",
         "Rows": header.Rows,

@@ -42,7 +42,7 @@ def write_source() -> Callable[..., Path]:
         made.StudyDate, made.StudyTime, made.StudyID, made.AccessionNumber = "20240102", "101112", "7", "A1"
         made.ReferringPhysicianName, made.Manufacturer, made.Modality = "", "Maker", "US"
         made.SeriesNumber, made.InstanceNumber, made.ContentDate, made.ContentTime = 3, 5, "20240102", "111213"
-        made.ImageType, made.PatientOrientation, made.Laterality = ["ORIGINAL", "PRIMARY"], "", ""
+        made.ImageType, made.PatientOrientation = ["ORIGINAL", "PRIMARY"], ""
         made.Rows, made.Columns, made.SamplesPerPixel, made.PhotometricInterpretation = *SIZE, 1, "MONOCHROME2"
         made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
         if frames > 1:

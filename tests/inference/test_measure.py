@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
 from edgefusion.data.clip import Region
-from edgefusion.data.phantom import simulate_frame
+from edgefusion.data.phantom import draw_patient, simulate_frame
+from edgefusion.data.phantom.anatomy import nerve_structures, pose_in_frame
 from edgefusion.errors import UsageError
 from edgefusion.inference.measure import NerveMeasures, measure
 
@@ -122,6 +124,40 @@ def test_phantoms(patient: int) -> None:
     # The plexus: dark fascicles in a bright sheath, and a border that can be seen.
     assert 0 < (found.hypoechoic_fraction or 0) < 1
     assert (found.border_sharpness or 0) > 0
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_outlines_of_phantoms(number: int) -> None:
+    """Against the polygon itself, in mm: its area by the shoelace formula, its caliper widths, its length.
+
+    The mask has the pixels whose centres lie inside. Phantoms also paint those that the outline only touches.
+    """
+    size, scale = (420, 580), 420.0
+    patient = draw_patient(np.random.default_rng([5, number]))
+    for frame in range(12):
+        pose = pose_in_frame(patient, frame, np.random.default_rng([5, number, frame]))
+        if nerve := nerve_structures(patient.nerve, pose, frame):
+            break
+    side = patient.scanner.depth_mm / scale
+    outline = (pose.to_frame(nerve[0].outline) * scale + (size[1] / 2, 0)) * side
+    rows, columns = np.indices(size)
+    inside = Polygon(outline).contains_points(np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1) * side)
+    x, y = outline[:-1].T
+    turns = np.linspace(0, np.pi, 1440, endpoint=False)
+    widths = np.ptp(x[:, None] * np.cos(turns) + y[:, None] * np.sin(turns), axis=0)
+    found = measure(inside.reshape(size).astype(np.uint8), np.zeros(size, np.uint8), (side, side))
+    assert close(found.area, abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2, side**2)
+    assert close(found.feret_max, widths.max(), side)
+    assert close(found.feret_min, widths.min(), side)
+    assert close(found.perimeter, np.hypot(*np.diff(outline, axis=0).T).sum(), side)
+    assert close(found.depth_nearest, y.min(), side)
+    assert close(found.depth_centroid, polygon_centre(x, y), side)
+
+
+def polygon_centre(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The row of a polygon's centre of mass."""
+    cross = x * np.roll(y, -1) - np.roll(x, -1) * y
+    return float(((y + np.roll(y, -1)) * cross).sum() / (3 * cross.sum()))
 
 
 blobs = st.builds(

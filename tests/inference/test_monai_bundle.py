@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
-from edgefusion.config import ChannelRecipe
+from edgefusion.config import ChannelRecipe, PostProcessing
 from edgefusion.data.phantom import simulate_frame
 from edgefusion.errors import UsageError
 from edgefusion.inference.monai_bundle import area_weights, export_monai_bundle
@@ -111,5 +111,10 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="raw, dpad"):
         export_monai_bundle(bundle, tmp_path / "monai")
     assert not (tmp_path / "monai").exists()
+    cleaning = Bundle.load(save(tmp_path / "cleaning", "unet"))
+    cleaning.postprocessing = {"nerve": PostProcessing(largest_region=True)}
+    cleaning.save(tmp_path / "cleaning")
+    with pytest.raises(UsageError, match="cleans its masks"):
+        export_monai_bundle(tmp_path / "cleaning", tmp_path / "monai")
     with pytest.raises(UsageError, match="not a new or empty folder"):
         export_monai_bundle(save(tmp_path / "other", "unet"), bundle)

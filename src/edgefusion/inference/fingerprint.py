@@ -13,8 +13,10 @@ from edgefusion.bundle import Bundle
 
 
 def fingerprint(bundle: Bundle, flip_averaging: bool = False) -> str:
-    """16 hexadecimal digits that change with the network, its weights, channels and thresholds, and this program."""
+    """16 hexadecimal digits that change with the network, its weights and settings, and with this program."""
     recipe = dataclasses.asdict(bundle.recipe)
-    settings = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds, flip_averaging]
+    steps = {label: dataclasses.asdict(step) for label, step in bundle.postprocessing.items()}
+    thresholds, name = bundle.thresholds, bundle.model_name
+    settings = [edgefusion.__version__, name, recipe, bundle.labels, thresholds, steps, flip_averaging]
     weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]

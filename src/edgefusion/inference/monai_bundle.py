@@ -40,7 +40,8 @@ def export_monai_bundle(bundle: Path | str, output: Path) -> Path:
         ``output``.
 
     Raises:
-        UsageError: If the folder holds something else, or the network sees channels that only this package can make.
+        UsageError: If the folder holds something else, or the bundle needs what only this package has: denoised or edge
+            channels, post-processing.
         BundleError: If the bundle is damaged, or what was written does not answer as it does.
     """
     loaded = load_bundle(bundle)
@@ -52,6 +53,8 @@ def export_monai_bundle(bundle: Path | str, output: Path) -> Path:
             f"This network sees {', '.join(loaded.recipe.channels)}, which MONAI cannot make.",
             "Export a bundle that sees the raw frame alone, or export to ONNX.",
         )
+    if loaded.postprocessing:
+        raise UsageError(f"{bundle} cleans its masks, which MONAI would not do.", "Export one without post-processing.")
     script = _script(loaded)
     with atomic_path(output / "models" / "model.ts") as temporary:
         script.save(str(temporary))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from safetensors.torch import save
-
-import edgefusion
+from edgefusion.inference.fingerprint import fingerprint
 from edgefusion.inference.inputs import FrameFile
 from edgefusion.inference.predict_clip import Crop
 from edgefusion.inference.predictor import Predictor
@@ -56,9 +51,4 @@ class Job:
 
     def fingerprint(self, *more: object) -> str:
         """A short hash of everything that decides what a prediction is, and ``more`` that does."""
-        bundle = self.predictor.bundle
-        recipe = dataclasses.asdict(bundle.recipe)
-        settings: list[Any] = [edgefusion.__version__, bundle.model_name, recipe, bundle.labels, bundle.thresholds]
-        settings += [self.predictor.flip_averaging, *map(str, more)]
-        weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]
+        return fingerprint(self.predictor.bundle, self.predictor.flip_averaging, *more)

@@ -197,7 +197,7 @@ def _results(predictor: Predictor, frames: Sequence[_Prepared]) -> list[Result]:
     for frame, one in zip(frames, maps, strict=True):
         image = np.asarray(frame.image)
         prediction = predictor.finish(one, image.shape, frame.spacing, frame.region)
-        results.append(Result(frame.summary["name"], image, prediction, frame.region))
+        results.append(Result(frame.summary["name"], image, prediction, frame.spacing, frame.region))
     return results
 
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgefusion.arrays import as_unit
-from edgefusion.data.clip import Region
+from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.kaggle import encode_rle
 from edgefusion.data.study import write_png
 from edgefusion.errors import DataError, UsageError
 from edgefusion.files import atomic_path, write_text
+from edgefusion.inference.measure import measure
 
 if TYPE_CHECKING:
     from edgefusion.bundle import Bundle
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 STILL_FORMATS = ("png", "overlay", "json", "kaggle")
 """Formats that hold still pictures."""
 
-FORMATS = (*STILL_FORMATS, "video")
+DICOM_FORMATS = ("dicom-seg", "dicom-seg-probability", "dicom-seg-placed", "dicom-sc", "dicom-sr")
+"""Formats that ``dicom_write.write_dicom`` writes, of frames of a DICOM file."""
+
+FORMATS = (*STILL_FORMATS, "video", *DICOM_FORMATS)
 """Names of the formats, as ``edgefusion predict --format`` takes them."""
 
 NOTICE = "research use, not for diagnosis"
@@ -53,8 +57,10 @@ class Result(NamedTuple):
     """The frame, H×W or H×W×3, uint8, uint16, or float in [0, 1]."""
     prediction: Prediction
     """What the network says, at the frame's size."""
+    spacing: Spacing | None = None
+    """Height and width of a pixel in mm, where known."""
     region: Region | None = None
-    """Where it was looked for; None is all of the frame."""
+    """Where the ultrasound image lies, and was looked at, in the frame; None is all of it."""
 
 
 def check_formats(formats: Sequence[str], labels: Sequence[str]) -> None:
@@ -71,7 +77,8 @@ def check_formats(formats: Sequence[str], labels: Sequence[str]) -> None:
 
 
 def output_path(format_: str, folder: Path, name: str) -> Path:
-    """The file that holds frame ``name`` in a format; all frames share the one of ``kaggle``."""
+    """The file that holds frame ``name`` in a format; all frames share the one of ``kaggle``, as those of a DICOM file
+    share its DICOM formats."""
     match format_:
         case "png":
             return folder / f"{name}_mask.png"
@@ -81,6 +88,8 @@ def output_path(format_: str, folder: Path, name: str) -> Path:
             return folder / f"{name}.json"
         case "kaggle":
             return folder / "submission.csv"
+        case "dicom-seg" | "dicom-seg-probability" | "dicom-seg-placed" | "dicom-sc" | "dicom-sr":
+            return folder / f"{name}_{format_.removeprefix('dicom-')}.dcm"
     raise UsageError(f"There is no output format '{format_}' for stills.", f"Choose from {', '.join(STILL_FORMATS)}.")
 
 
@@ -179,7 +188,7 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
     Returns:
         ``notice``, ``frame`` (its name), ``size`` (``height``, ``width`` in pixels), ``bundle`` (``model``, ``study``,
         ``version``), and ``labels``: for each its ``name``, ``presence`` in [0, 1], ``area_px``, ``area_mm2`` or None,
-        and ``contours``, lists of [x, y] in pixels.
+        ``contours``, lists of [x, y] in pixels, and ``measures``, see ``NerveMeasures.as_dict``.
     """
     prediction = result.prediction
     height, width = prediction.mask.shape
@@ -192,6 +201,7 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
             "contours": [
                 [[round(float(x), 1), round(float(y), 1)] for x, y in contour] for contour in prediction.contours[index]
             ],
+            "measures": measure(prediction, result.image, result.spacing, index, result.region).as_dict(),
         }
         for index, name in enumerate(prediction.labels)
     ]

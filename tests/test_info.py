@@ -8,7 +8,7 @@ from edgefusion.models.names import MODELS, TITLES
 
 
 def test_the_formats_are_those_of_the_readers_and_writers() -> None:
-    assert [f".{name}" for name in FORMATS["read"]] == list(SUFFIXES)
+    assert [f".{name}" for name in FORMATS["read"]] == [*SUFFIXES, ".dcm"]
     assert FORMATS["write"] == list(WRITTEN)
 
 

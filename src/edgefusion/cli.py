@@ -297,7 +297,11 @@ def predict(arguments: list[str]) -> None:
     )
     parser.add("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add("--model", type=str, default="brachial-plexus", help="that, or regional, or the folder of a bundle")
-    parser.add("--format", default="png,overlay,json", help="any of png,overlay,json,kaggle,video")
+    parser.add(
+        "--format",
+        default="png,overlay,json",
+        help="any of png,overlay,json,kaggle,video,dicom-seg,dicom-seg-probability,dicom-seg-placed,dicom-sc,dicom-sr",
+    )
     parser.add("--crop", default="auto", help="where the image is: auto, none, or TOP,LEFT,HEIGHT,WIDTH in pixels")
     parser.add("--smoothing", type=float, default=0.0, help="of clips, in [0, 1): 0.5 lags behind by one frame")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")

@@ -10,8 +10,11 @@ from edgefusion.environment import environment
 from edgefusion.models.names import TITLES, stored_costs
 
 FORMATS = {
-    "read": ["png", "tif", "tiff", "jpg", "jpeg", "mp4", "m4v", "mov", "avi", "mkv", "webm", "gif"],
-    "write": ["png", "overlay", "json", "kaggle", "video"],
+    "read": ["png", "tif", "tiff", "jpg", "jpeg", "mp4", "m4v", "mov", "avi", "mkv", "webm", "gif", "dcm"],
+    "write": [
+        *("png", "overlay", "json", "kaggle", "video"),
+        *("dicom-seg", "dicom-seg-probability", "dicom-seg-placed", "dicom-sc", "dicom-sr"),
+    ],
 }
 """Formats that are read, and output formats of ``predict``; a test holds them against readers and writers,
 which are too heavy to import here."""

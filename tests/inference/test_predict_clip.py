@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydicom import dcmread
 from torch import Tensor, nn
 
 from edgefusion.bundle import Bundle
@@ -147,9 +148,9 @@ def test_pictures_and_clips_go_together(make_bundle: MakeBundle, clip: Path, tmp
 
 def test_formats_that_fit_no_input_are_wrong_use(make_bundle: MakeBundle, clip: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "still.png", picture(3))
-    with pytest.raises(UsageError, match=r"'video' holds clips, and .*still\.png"):
+    with pytest.raises(UsageError, match=r"still\.png is a still picture, .*as video"):
         predict_files([tmp_path / "still.png"], tmp_path / "out", make_bundle(), ["video"])
-    with pytest.raises(UsageError, match=r"'kaggle' holds still pictures, and .*clip\.mp4"):
+    with pytest.raises(UsageError, match=r"clip\.mp4 is a clip, .*as kaggle"):
         predict_files([clip], tmp_path / "out", make_bundle(), ["kaggle"])
     with pytest.raises(UsageError, match="smoothing"):
         predict_files([clip], tmp_path / "out", make_bundle(), ["png"], smoothing=1.0)
@@ -409,3 +410,29 @@ def test_a_live_source_that_is_not_there_is_named(make_bundle: MakeBundle, tmp_p
     with pytest.raises(DataError, match=r"rtsp://127\.0\.0\.1:9/x cannot be opened"):
         predict_files(["rtsp://me:pw@127.0.0.1:9/x"], tmp_path / "out", make_bundle(), ["video"])
     assert time.monotonic() - started < 10
+
+
+def test_a_dicom_clip_and_still_give_dicom_beside_the_rest(
+    make_bundle: MakeBundle, write_ultrasound: Callable[..., Path], tmp_path: Path
+) -> None:
+    frames = np.stack([picture(shift) for shift in range(3)])
+    folder, out = tmp_path / "in", tmp_path / "out"
+    cine = write_ultrasound(folder / "cine", frames)
+    still = write_ultrasound(folder / "still", frames[:1], rate=None)
+    write_png(folder / "picture.png", frames[0])
+    formats = ["png", "dicom-seg", "dicom-sr", "dicom-sc"]
+    done = predict_files([folder], out, make_bundle(), formats)
+    assert [summary["status"] for summary in done] == ["done"] * 3
+    for source, count in ((cine, 3), (still, 1)):
+        found = dcmread(out / f"{source.name}_seg.dcm")
+        assert found.Modality == "SEG"
+        assert dcmread(out / f"{source.name}_sr.dcm").Modality == "SR"
+        referred = found.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
+        assert referred.ReferencedSOPInstanceUID == dcmread(source).SOPInstanceUID
+        assert len(list(out.glob(f"{source.name}_mask*"))) == 1
+        assert dcmread(out / f"{source.name}_sc.dcm").get("NumberOfFrames", 1) == count
+    assert not (out / "picture_seg.dcm").exists()
+    kept = predict_files([folder], out, make_bundle(), formats)
+    assert [summary["status"] for summary in kept] == ["kept"] * 3
+    with pytest.raises(UsageError, match="still picture"):
+        predict_files([folder / "picture.png"], out, make_bundle(), ["dicom-seg"])

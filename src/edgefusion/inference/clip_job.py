@@ -19,7 +19,7 @@ from edgefusion.progress import say
 
 def do_clip(job: Job, frame: FrameFile) -> dict[str, Any]:
     """Predict a clip, all of it or nothing."""
-    formats = tuple(name for name in job.formats if name in CLIP_FORMATS)
+    formats = job.formats_of(frame.path, CLIP_FORMATS)
     facts = job.facts(frame, job.fingerprint(job.crop, job.smoothing))
     try:
         facts["input_sha256"] = sha256_of_file(frame.path)
@@ -46,7 +46,7 @@ def do_clip(job: Job, frame: FrameFile) -> dict[str, Any]:
 
 def do_live(job: Job, url: str) -> dict[str, Any]:
     """Predict a live source until it ends or Ctrl-C; every call is a recording of its own."""
-    formats = tuple(name for name in job.formats if name in CLIP_FORMATS)
+    formats = job.formats_of(Path(url), CLIP_FORMATS)
     with open_live(url) as source:
         began = datetime.now()
         facts = job.facts(FrameFile(Path(url), None), job.fingerprint(job.crop, job.smoothing))

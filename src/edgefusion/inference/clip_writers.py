@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgefusion.data.clip import Region
+from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.study import write_png
 from edgefusion.data.video_writer import VideoWriter
 from edgefusion.files import atomic_path
-from edgefusion.inference.writers import Result, describe, draw_overlay, measures
+from edgefusion.inference.writers import DICOM_FORMATS, Result, describe, draw_overlay, measures, output_path
 
 if TYPE_CHECKING:
     from edgefusion.bundle import Bundle
     from edgefusion.inference.predictor import Prediction
 
-CLIP_FORMATS = ("png", "overlay", "json", "video")
-"""Formats that hold a clip."""
+CLIP_FORMATS = ("png", "overlay", "json", "video", *DICOM_FORMATS)
+"""Formats that hold a clip; those of DICOM only one that is a DICOM file."""
 
 
 class ClipFrame(NamedTuple):
@@ -51,6 +51,10 @@ class ClipFacts:
     """How its files begin."""
     rate: float
     """Frames a second."""
+    source: Path
+    """The file, or the address of a live source."""
+    spacing: Spacing | None
+    """Height and width of a pixel in mm, where known."""
     region: Region | None
     """Where the image was looked for; None is all of the frame."""
     smoothing: float
@@ -71,6 +75,8 @@ def clip_paths(format_: str, folder: Path, name: str) -> list[Path]:
             return [folder / f"{name}_overlay"]
         case "json":
             return [folder / f"{name}.json"]
+        case _ if format_ in DICOM_FORMATS:
+            return [output_path(format_, folder, name)]
     return [folder / f"{name}_overlay.mp4", folder / f"{name}.csv"]
 
 
@@ -90,9 +96,11 @@ def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iter
       ``area_mm2_LABEL``.
     - ``png``, ``overlay``: a folder with a PNG a frame, named by the frame's number, as ``write_results`` writes it.
     - ``json``: one object, whose ``frames`` has one entry a frame, each on a line of its own.
+    - the formats of DICOM: see ``dicom_write.dicom_writer``.
 
     Raises:
         UsageError: At the end, if no frame came.
+        DataError: If a format of DICOM is wanted and the source is no DICOM file that can be referred to.
     """
     writers: dict[str, Callable[[list[Path], ClipFacts], AbstractContextManager[Add]]] = {
         "png": _masks,
@@ -101,7 +109,10 @@ def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iter
         "video": _video,
     }
     with ExitStack() as stack:
-        adds = [stack.enter_context(writers[name](clip_paths(name, folder, facts.name), facts)) for name in formats]
+        plain = [name for name in formats if name in writers]
+        adds = [stack.enter_context(writers[name](clip_paths(name, folder, facts.name), facts)) for name in plain]
+        if dicom := [name for name in formats if name in DICOM_FORMATS]:
+            adds.append(stack.enter_context(_dicom(dicom, folder, facts)))
 
         def add(frame: ClipFrame) -> None:
             for one in adds:
@@ -155,7 +166,9 @@ def _json(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
 
         def add(frame: ClipFrame) -> None:
             nonlocal count
-            about = describe(Result(facts.name, frame.image, frame.prediction), facts.bundle)
+            about = describe(
+                Result(facts.name, frame.image, frame.prediction, facts.spacing, facts.region), facts.bundle
+            )
             labels = about.pop("labels")
             if not count:
                 about["clip"] = about.pop("frame")
@@ -169,6 +182,15 @@ def _json(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
 
         yield add
         file.write("\n]}\n")
+
+
+@contextmanager
+def _dicom(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iterator[Add]:
+    from edgefusion.inference.dicom_write import dicom_writer
+
+    about: dict[str, Any] = {"spacing": facts.spacing, "region": facts.region, "rate": facts.rate}
+    with dicom_writer(formats, facts.source, facts.bundle, folder, facts.name, **about) as add:
+        yield lambda frame: add(frame.prediction, frame.image)
 
 
 def _dump(value: dict[str, Any]) -> str:

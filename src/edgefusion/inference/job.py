@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from edgefusion.data.signature import is_dicom
 from edgefusion.inference.fingerprint import fingerprint
 from edgefusion.inference.inputs import FrameFile
 from edgefusion.inference.predict_clip import Crop
 from edgefusion.inference.predictor import Predictor
 from edgefusion.inference.record import Record
+from edgefusion.inference.writers import DICOM_FORMATS
 from edgefusion.progress import say
 
 
@@ -31,6 +35,11 @@ class Job:
     """Of clips."""
     talks: bool
     """Whether failures are said as they occur."""
+
+    def formats_of(self, path: Path, possible: Sequence[str]) -> tuple[str, ...]:
+        """Those of the formats wanted that an input can have: of ``possible``, and of DICOM's only a DICOM file."""
+        dicom = is_dicom(path)
+        return tuple(name for name in self.formats if name in possible and (dicom or name not in DICOM_FORMATS))
 
     def facts(self, frame: FrameFile, made_by: str) -> dict[str, Any]:
         """The row of the record that an input gets if all goes well, so far as it is known beforehand."""

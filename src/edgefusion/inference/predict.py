@@ -18,6 +18,7 @@ from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.live import is_live, public_name
+from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import has_many_frames, open_clip
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import sha256_of_file
@@ -31,6 +32,7 @@ from edgefusion.inference.predictor import BATCH, Predictor
 from edgefusion.inference.record import Record
 from edgefusion.inference.smoothing import Smoothing
 from edgefusion.inference.writers import (
+    DICOM_FORMATS,
     STILL_FORMATS,
     Result,
     check_formats,
@@ -67,7 +69,8 @@ def predict_files(
         output: Folder of the results. A frame's files begin with the name of its own file; where frames of several
             folders share a name, later ones get ``-2``, ``-3`` ..., which they keep in later calls.
         bundle: The network.
-        formats: Of ``writers.FORMATS``; pictures are written in those but "video", clips in ``CLIP_FORMATS``.
+        formats: Of ``writers.FORMATS``; pictures are written in those but "video", clips in ``CLIP_FORMATS``, and only
+            DICOM files in those of DICOM.
         flip_averaging: See ``Predictor``.
         strict: Fail, after all frames were tried, if any could not be used.
         crop: Where to look: "auto" is the region that a file states, and in a clip that states none the one that is
@@ -96,7 +99,6 @@ def predict_files(
     frames = find_frames(files, output) if files or not live else []
     clips = [frame for frame in frames if has_many_frames(frame.path)]
     stills = [frame for frame in frames if frame not in clips]
-    _check_use(formats, stills, [*(str(clip.path) for clip in clips), *live])
     record = Record(output)
     job = Job(
         predictor=Predictor(bundle, flip_averaging, backend=backend),
@@ -107,21 +109,29 @@ def predict_files(
         smoothing=smoothing,
         talks=len(frames) > 1,
     )
-    summaries = _predict_stills(job, stills) if stills else []
+    _check_use(job, stills, clips, live)
+    summaries: list[dict[str, Any]] = []
+    for dicom in (False, True):
+        if some := [frame for frame in stills if is_dicom(frame.path) == dicom]:
+            summaries += _predict_stills(job, some)
     summaries += [do_clip(job, clip) for clip in clips]
     summaries += [do_live(job, url) for url in live]
     _conclude(summaries, record, strict)
     return summaries
 
 
-def _check_use(formats: Sequence[str], stills: Sequence[FrameFile], clips: Sequence[str]) -> None:
+def _check_use(job: Job, stills: Sequence[FrameFile], clips: Sequence[FrameFile], live: Sequence[str]) -> None:
     """Every input must come out in some format; of those that it cannot have there may be more."""
-    if stills and not set(formats) & set(STILL_FORMATS):
-        what = f"The format 'video' holds clips, and {stills[0].path} is a still picture."
-        raise UsageError(what, "Add another format, such as overlay.")
-    if clips and not set(formats) & set(CLIP_FORMATS):
-        what = f"The format '{formats[0]}' holds still pictures, and {public_name(clips[0])} is a clip."
-        raise UsageError(what, f"Add one of {', '.join(CLIP_FORMATS)}.")
+    kinds = (
+        ("a still picture", [(str(frame.path), frame.path) for frame in stills], (*STILL_FORMATS, *DICOM_FORMATS)),
+        ("a clip", [(str(frame.path), frame.path) for frame in clips], CLIP_FORMATS),
+        ("a live source", [(public_name(url), Path(url)) for url in live], CLIP_FORMATS),
+    )
+    for kind, inputs, possible in kinds:
+        for name, path in inputs:
+            if not job.formats_of(path, possible):
+                what = f"{name} is {kind}, which cannot be written as {', '.join(job.formats)}."
+                raise UsageError(what, "Add another format, such as overlay.")
 
 
 @dataclass
@@ -136,8 +146,10 @@ class _Prepared:
 
 
 def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any]]:
-    """Predict pictures, in batches."""
-    formats = tuple(name for name in job.formats if name in STILL_FORMATS)
+    """Predict pictures that can be written in the same formats, in batches."""
+    formats = job.formats_of(frames[0].path, (*STILL_FORMATS, *DICOM_FORMATS))
+    plain = [name for name in formats if name in STILL_FORMATS]
+    dicom = [name for name in formats if name in DICOM_FORMATS]
     made_by = job.fingerprint(*([] if job.crop == "auto" else [job.crop]))
 
     def prepare(frame: FrameFile) -> _Prepared:
@@ -160,7 +172,12 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
     while batch := list(islice(prepared, BATCH)):
         fresh = [frame for frame in batch if frame.stack is not None]
         results = _results(job.predictor, fresh)
-        for name in formats:
+        for frame, result in zip(fresh, results, strict=True) if dicom else ():
+            try:
+                _write_dicom(dicom, job, frame, result)
+            except EdgeFusionError as error:
+                frame.summary |= {"status": "failed", "reason": str(error)}
+        for name in plain:
             write_results(name, job.record.folder, results, job.predictor.bundle)
         for frame, result in zip(fresh, results, strict=True):
             frame.summary |= measures(result.prediction)
@@ -199,6 +216,22 @@ def _results(predictor: Predictor, frames: Sequence[_Prepared]) -> list[Result]:
         prediction = predictor.finish(one, image.shape, frame.spacing, frame.region)
         results.append(Result(frame.summary["name"], image, prediction, frame.spacing, frame.region))
     return results
+
+
+def _write_dicom(formats: Sequence[str], job: Job, frame: _Prepared, result: Result) -> None:
+    from edgefusion.inference.dicom_write import write_dicom
+
+    write_dicom(
+        formats,
+        Path(frame.summary["input"]),
+        [result.prediction],
+        [result.image],
+        job.predictor.bundle,
+        job.record.folder,
+        result.name,
+        spacing=result.spacing,
+        region=result.region,
+    )
 
 
 def _conclude(summaries: Sequence[dict[str, Any]], record: Record, strict: bool) -> None:

@@ -91,10 +91,11 @@ def predict_clip(
             times.append((index, reader.time_s if isinstance(reader, VideoFrames) else index / rate))
             yield image
 
-    facts = ClipFacts(name, rate, region, smoothing, predictor.bundle)
+    spacing = spacing or clip.spacing
+    facts = ClipFacts(name, rate, clip.path, spacing, region, smoothing, predictor.bundle)
     with (
         _a_core_left(),
-        predictor.stream(timed(), smoothing=smoothing, spacing=spacing or clip.spacing, region=region) as stream,
+        predictor.stream(timed(), smoothing=smoothing, spacing=spacing, region=region) as stream,
         clip_writers(formats, output, facts) as add,
     ):
         for prediction in track(stream, f"Predicting {clip.path.name}", clip.count):
@@ -140,7 +141,7 @@ def predict_live(
             times.append((index, source.time_s))
             yield image
 
-    facts = ClipFacts(name, rate, region, smoothing, predictor.bundle)
+    facts = ClipFacts(name, rate, Path(source.url), None, region, smoothing, predictor.bundle)
     count, start = 0, 0.0
     with (
         _a_core_left(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -126,3 +127,14 @@ def test_a_false_region_does_not_meet_the_truth() -> None:
     measuring = script("postprocessing")
     assert measuring.false_regions(found, true) == 2
     assert measuring.false_regions(true & False, true) == 0
+
+
+def test_measures_of_the_same_masks_agree_fully() -> None:
+    measures = script("measures")
+    rng = np.random.default_rng(0)
+    theirs = {f"theirs_{name}": rng.random(20) for name in measures.SHOWN}
+    ours = {f"ours_{name}": theirs[f"theirs_{name}"] + 0.5 for name in measures.SHOWN}
+    table = measures.agreement(pd.DataFrame({**theirs, **ours}))
+    for column, value in (("difference", 0.5), ("low", 0.5), ("high", 0.5), ("median", 0.5), ("correlation", 1.0)):
+        np.testing.assert_allclose(table[column], value)
+    assert measures.as_markdown(table).count("\n") == 1 + len(measures.SHOWN)

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
 
+from edgefusion.data.video_writer import VideoWriter
 from edgefusion.serving.limits import Limits
 
 
@@ -92,6 +94,40 @@ def test_a_session_has_room_for_what_fits(start: Callable[..., Any], cine: bytes
         end = json.loads(last)["end"]
         assert end["count"] < 3
         assert "first" in end["note"]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Ten frames of a scanner's screen: tissue that moves, with a spot in it, and all around nothing that does."""
+    noise = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("video") / "screen.mp4"
+    with VideoWriter(path, rate=10) as writer:
+        for _ in range(10):
+            screen = np.full((160, 240), 30, np.uint8)
+            screen[24:152, 40:200] = noise.integers(30, 90, (128, 160))
+            writer.write(cv2.circle(screen, (120, 88), 12, 255, -1))
+    return path.read_bytes()
+
+
+def test_a_video_is_looked_at_where_it_moves(server: Any, video: bytes) -> None:
+    answer = server.predict(video).json()
+    assert len(answer["frames"]) == 10
+    assert answer["rate"] == pytest.approx(10)
+    assert answer["region"]["top"] == pytest.approx(24, abs=3)
+    assert answer["region"]["width"] == pytest.approx(160, abs=6)
+    for frame in answer["frames"]:
+        assert frame["labels"][0]["found"]
+        xs, ys = np.array(frame["labels"][0]["contours"][0]).T
+        assert (xs.mean(), ys.mean()) == pytest.approx((120, 88), abs=4)
+
+
+def test_a_video_that_was_cut_off(server: Any, video: bytes, uploads: Path) -> None:
+    for length in (40, len(video) // 2):
+        response = server.predict(video[:length])
+        if response.status_code != 200:
+            assert response.status_code == 422
+            assert str(uploads) not in response.json()["error"]["message"]
+    assert server.predict(video).status_code == 200
 
 
 def test_a_cine_that_ends_too_early(server: Any, cine: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Literal, get_args
 
@@ -57,7 +58,7 @@ def describe_frame(
 
 
 def describe_clip(clip: Clip, model: str, bundle: Bundle) -> dict[str, Any]:
-    """What holds for all frames: the notice, the network, its thresholds, the spacing and the rate."""
+    """What holds for all frames: the notice, the network, its thresholds, the spacing, the rate, and the region that is looked at."""
     return {
         "notice": NOTICE,
         "model": model,
@@ -69,6 +70,7 @@ def describe_clip(clip: Clip, model: str, bundle: Bundle) -> dict[str, Any]:
         "thresholds": bundle.thresholds,
         "spacing_mm": None if clip.spacing is None else list(clip.spacing),
         "rate": clip.rate,
+        "region": None if clip.region is None else asdict(clip.region),
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from http import HTTPStatus
 from time import monotonic
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from edgefusion.data.clip import Clip, Spacing
+from edgefusion.data.clip import Clip
+from edgefusion.data.region import find_region
 from edgefusion.inference.predictor import Predictor
 from edgefusion.serving.answers import describe_clip, picture_of, predict_frame
 from edgefusion.serving.intake import RAW_TYPES, Upload, frames_of, open_upload, receive
@@ -121,14 +123,15 @@ def routes(service: Service) -> APIRouter:
 
 
 def open_clip(service: Service, upload: Upload, spacing_mm: float | None) -> Clip:
-    """Open an upload; the file's own spacing goes before the client's."""
+    """Open an upload; what the file itself says of its spacing and its region goes before all else."""
     clip = open_upload(upload, service.limits)
-    return clip if spacing_mm is None else with_spacing(clip, (spacing_mm, spacing_mm))
-
-
-def with_spacing(clip: Clip, spacing: Spacing) -> Clip:
-    """A clip with this spacing, unless it has one of its own."""
-    return Clip(clip.path, clip.read, clip.count, clip.rate, clip.spacing or spacing, clip.region)
+    spacing = None if spacing_mm is None else (spacing_mm, spacing_mm)
+    region = clip.region
+    if region is None and upload.kind == "video":
+        # A scanner's recorded screen, as often as not: the same is done for files by `edgefusion predict`.
+        with closing(frames_of(clip, service.limits)) as frames:
+            region = find_region(frames)
+    return replace(clip, spacing=clip.spacing or spacing, region=region)
 
 
 @asynccontextmanager
@@ -171,7 +174,7 @@ async def _predicted(service: Service, clip: Clip, model: str, predictor: Predic
         if not index:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "The file holds no frame.")
     finally:
-        service.engine.later(frames.close)  # type: ignore[attr-defined]
+        service.engine.later(frames.close)
 
 
 def _only_mask(service: Service, clip: Clip, predictor: Predictor) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -92,7 +92,7 @@ def open_upload(upload: Upload, limits: Limits) -> Clip:
     return clip
 
 
-def frames_of(clip: Clip, limits: Limits) -> Iterator[NDArray[Any]]:
+def frames_of(clip: Clip, limits: Limits) -> Generator[NDArray[Any], None, None]:
     """The frames of an upload's clip, each checked.
 
     Raises:
@@ -100,13 +100,19 @@ def frames_of(clip: Clip, limits: Limits) -> Iterator[NDArray[Any]]:
     """
     with in_words(clip.path):
         frames = clip.read()
-    while True:
-        with in_words(clip.path):
-            frame = next(frames, None)
-        if frame is None:
-            return
-        check_size(frame.shape[1], frame.shape[0], limits)
-        yield np.ascontiguousarray(frame)
+    try:
+        while True:
+            with in_words(clip.path):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            check_size(frame.shape[1], frame.shape[0], limits)
+            yield np.ascontiguousarray(frame)
+    finally:
+        # Some readers hold a file open, some are plain iterators.
+        close = getattr(frames, "close", None)
+        if close is not None:
+            close()
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:

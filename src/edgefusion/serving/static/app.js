@@ -81,8 +81,11 @@ function describe(here, current) {
   const pixels = `${about.size.width} × ${about.size.height} px`;
   const sides = [...new Set(about.spacing_mm?.map((side) => side.toFixed(3)))].join(" × ");
   const spacing = sides ? `${sides} mm a pixel` : "size of a pixel not known";
+  const region = current.find((run) => run.head)?.head.region;
+  const part = region && (region.height < about.size.height || region.width < about.size.width)
+    ? `looked at in ${region.width} × ${region.height} px of it` : "";
   const what = about.kind === "example" ? "Example: a simulated neck, no patient" : file.name;
-  $("source").textContent = [what, pixels, spacing, file.note].filter(Boolean).join(" · ");
+  $("source").textContent = [what, pixels, part, spacing, file.note].filter(Boolean).join(" · ");
   found(here, about.spacing_mm !== null);
   if (here.length < current.length) {
     if (!current.some((run) => run.error)) $("cards").append(make("p", { class: "quiet" }, "Not read yet…"));

@@ -58,7 +58,7 @@ def describe_frame(
 
 
 def describe_clip(clip: Clip, model: str, bundle: Bundle) -> dict[str, Any]:
-    """What holds for all frames: the notice, the network, its thresholds, the spacing, the rate, and the region that is looked at."""
+    """What holds for all frames: notice, network, thresholds, spacing, rate, and the region that is looked at."""
     return {
         "notice": NOTICE,
         "model": model,

@@ -139,7 +139,7 @@ async def _lines(
             while (result := await service.engine.run(session.result, index, model, predictor)) is not None:
                 service.sessions.get(session.id)
                 service.metrics.frames.labels(model).inc()
-                yield _line(result)
+                yield result + "\n"
                 index += 1
     except Problem as problem:
         yield _line({"error": str(problem)})

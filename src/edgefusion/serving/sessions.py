@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ class Session:
         self._limits = limits
         self._source = frames
         self._frames: list[bytes] = []
-        self._results: dict[str, dict[int, dict[str, Any]]] = {}
+        self._results: dict[tuple[str, int], str] = {}
 
     @property
     def count(self) -> int:
@@ -70,14 +71,17 @@ class Session:
         encoded = np.frombuffer(self._frames[index], np.uint8)
         return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
 
-    def result(self, index: int, model: str, predictor: Predictor) -> dict[str, Any] | None:
-        """What a network says about a frame, see ``answers.predict_frame``; None beyond the clip's end."""
+    def result(self, index: int, model: str, predictor: Predictor) -> str | None:
+        """What a network says about a frame: ``answers.predict_frame`` as JSON; None beyond the clip's end."""
         if not self.reaches(index):
             return None
-        results = self._results.setdefault(model, {})
-        if index not in results:
-            results[index] = predict_frame(index, self.frame(index), self.clip, predictor)
-        return results[index]
+        if (model, index) not in self._results:
+            found = predict_frame(index, self.frame(index), self.clip, predictor)
+            # As text, which takes a tenth of the memory of so many small lists.
+            text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+            self._results[model, index] = text
+            self.bytes += len(text)
+        return self._results[model, index]
 
     def close(self) -> None:
         """Let go of the frames and delete the file."""

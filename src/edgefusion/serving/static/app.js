@@ -160,6 +160,7 @@ function go(to) {
 
 function pause() {
   playing = false;
+  $("verdict").setAttribute("aria-live", "polite");
   $("play").textContent = "Play";
   $("play").setAttribute("aria-pressed", "false");
 }
@@ -167,6 +168,7 @@ function pause() {
 async function play() {
   if (playing) { pause(); return; }
   playing = true;
+  $("verdict").setAttribute("aria-live", "off"); // Nobody can listen to ten sentences a second.
   $("play").textContent = "Pause";
   $("play").setAttribute("aria-pressed", "true");
   if (frame === file.count - 1) go(0);
@@ -233,6 +235,7 @@ async function startLive(kind) {
 
 /** Nothing of a live view is kept, so nothing of it can be stepped through, looked up or saved. */
 function setLive(on) {
+  $("verdict").setAttribute("aria-live", on ? "off" : "polite");
   $("stop").disabled = !on;
   for (const id of ["views", "sliders", "exports"]) $(id).disabled = on;
 }
@@ -360,6 +363,7 @@ function wire() {
   $("other").addEventListener("change", changed);
   for (const radio of document.querySelectorAll("input[name=view]")) radio.addEventListener("change", () => setView(radio.value));
   document.addEventListener("keydown", pressed);
+  window.addEventListener("pagehide", (event) => { if (!event.persisted) file?.close(); });
   new ResizeObserver(changed).observe($("panes"));
   wireDrop();
 }

@@ -75,6 +75,6 @@ export class OpenFile {
 
   close() {
     this.gone.abort();
-    ask(`/v1/sessions/${this.about.id}`, { method: "DELETE" }).catch(() => {});
+    ask(`/v1/sessions/${this.about.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 }

@@ -1,8 +1,10 @@
 // The page: what is open, what is shown of it, and what keys and buttons do.
 
-import { ask, Failure, onTokenNeeded, save } from "./api.js";
+import { ask, Failure, onTokenNeeded } from "./api.js";
 import { OpenFile } from "./clip.js";
+import { exported } from "./export.js";
 import { cards, make, measures } from "./findings.js";
+import { onDrop, onKeys } from "./input.js";
 import { Live } from "./live.js";
 import { drawTimeline, frameAt } from "./timeline.js";
 import { draw } from "./view.js";
@@ -190,24 +192,6 @@ async function play() {
   if (file === playedFile) pause();
 }
 
-// --- export ------------------------------------------------------------------------------------------------------
-
-async function exported(kind) {
-  const model = $("model").value;
-  const number = String(frame + 1).padStart(4, "0");
-  if (kind === "json") {
-    const run = file.run(model, changed);
-    if (!run.head) throw new Failure("Nothing is read yet.");
-    const answer = { ...run.head, complete: file.complete && run.results.length === file.count, frames: run.results };
-    save(new Blob([JSON.stringify(answer)], { type: "application/json" }), "edgefusion.json");
-    return;
-  }
-  const address = kind === "seg"
-    ? `/v1/sessions/${file.about.id}/segmentation?model=${encodeURIComponent(model)}`
-    : file.address(frame, kind, model);
-  save(await (await ask(address)).blob(), kind === "seg" ? "edgefusion-seg.dcm" : `edgefusion-${number}-${kind}.png`);
-}
-
 // --- live --------------------------------------------------------------------------------------------------------
 
 async function startLive(kind) {
@@ -312,18 +296,6 @@ const KEYS = {
   v: () => !live && setView($("panes").dataset.view === "single" ? "channels" : "single"),
 };
 
-function pressed(event) {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const { target } = event;
-  // Controls keep the keys that they use themselves.
-  const own = target.matches("select, textarea, input:not([type=range]):not([type=checkbox]):not([type=radio])")
-    || (target.matches("button, summary, input[type=checkbox]") && key === " ")
-    || (target.matches("input[type=range], input[type=radio]") && key.length > 1);
-  if (own || event.ctrlKey || event.metaKey || event.altKey || !(key in KEYS) || $("token-dialog").open) return;
-  event.preventDefault();
-  KEYS[key]();
-}
-
 function wire() {
   const act = (id, does) => $(id).addEventListener("click", () => Promise.resolve(does()).catch(fail));
   act("open", () => $("file").click());
@@ -342,7 +314,7 @@ function wire() {
   });
   for (const button of document.querySelectorAll("[data-export]")) {
     button.addEventListener("click", () => {
-      if (file) exported(button.dataset.export).catch(fail);
+      if (file) exported(button.dataset.export, file, frame, $("model").value, changed).catch(fail);
       else fail(new Failure("Open a file first."));
     });
   }
@@ -362,19 +334,10 @@ function wire() {
   $("model").addEventListener("change", chooseModel);
   $("other").addEventListener("change", changed);
   for (const radio of document.querySelectorAll("input[name=view]")) radio.addEventListener("change", () => setView(radio.value));
-  document.addEventListener("keydown", pressed);
+  onKeys(KEYS);
   window.addEventListener("pagehide", (event) => { if (!event.persisted) file?.close(); });
   new ResizeObserver(changed).observe($("panes"));
-  wireDrop();
-}
-
-function wireDrop() {
-  const over = (event, shown) => { event.preventDefault(); $("drop").hidden = !shown; };
-  document.addEventListener("dragover", (event) => over(event, true));
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(event, false); });
-  document.addEventListener("drop", (event) => {
-    over(event, false);
-    const { files } = event.dataTransfer;
+  onDrop($("drop"), (files) => {
     if (files.length > 1) fail(new Failure("One file at a time, please."));
     else if (files.length) open(files[0]);
   });

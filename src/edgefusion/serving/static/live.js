@@ -70,10 +70,11 @@ export class Live {
     this.number = (this.number + 1) % 2 ** 32;
     const head = new DataView(new ArrayBuffer(4));
     head.setUint32(0, this.number);
+    const message = await new Blob([head, jpeg]).arrayBuffer();
     this.busy = false;
-    if (this.stopped) return;
+    if (this.stopped || this.socket.readyState !== WebSocket.OPEN) return;
     this.pending.set(this.number, { time, bitmap: canvas.transferToImageBitmap() });
-    this.socket.send(await new Blob([head, jpeg]).arrayBuffer());
+    this.socket.send(message);
   }
 
   stop(words = "") {

@@ -342,6 +342,19 @@ def export(arguments: list[str]) -> None:
     print(export_onnx(find(given.bundle), given.output, size))
 
 
+def serve(arguments: list[str]) -> None:
+    """Open the page and the API on this machine, for people and for programs."""
+    parser = _Arguments(serve)
+    parser.add("--model", default="", help="bundles to offer besides those that ship; the first one is the default")
+    parser.add("--host", default="127.0.0.1", help="where to listen; any but this machine's own needs a token")
+    parser.add("--port", type=int, default=8000)
+    parser.add("--token", type=str, help="what clients must bring; also from EDGEFUSION_TOKEN, which others cannot see")
+    given = parser.read(arguments)
+    from edgefusion.serving.app import serve as run_server
+
+    run_server(_names(given.model), given.host, given.port, given.token or os.environ.get("EDGEFUSION_TOKEN") or None)
+
+
 def bench(arguments: list[str]) -> None:
     """Milliseconds a frame, stage by stage, on this machine."""
     parser = _Arguments(bench)
@@ -376,6 +389,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "serve": serve,
     "bench": bench,
     "info": info,
 }

@@ -1,0 +1,74 @@
+// What was found, in words and numbers.
+
+import { presenceBar, swatch } from "./view.js";
+
+const MEASURES = [
+  ["regions", "Regions", ""], ["area", "Area, largest", "²"], ["feret_max", "Largest diameter", "1"],
+  ["feret_min", "Smallest diameter", "1"], ["perimeter", "Perimeter", "1"], ["circularity", "Circularity", ""],
+  ["depth_nearest", "Depth, nearest", "1"], ["depth_centroid", "Depth, centre", "1"], ["echo_mean", "Mean echo", ""],
+  ["echo_around", "Echo around", ""], ["hypoechoic_fraction", "Hypoechoic fraction", ""],
+  ["border_sharpness", "Border sharpness", "/"],
+];
+
+/** "12.3 mm²" where the size of a pixel is known, else "1505 px". */
+export function area(label) {
+  return label.area_mm2 === null ? `${label.area_px} px` : `${label.area_mm2.toFixed(1)} mm²`;
+}
+
+const percent = (value) => `${Math.floor(100 * value)} %`;
+
+/** One card for each label of each network. */
+export function cards(runs) {
+  return runs.flatMap(({ result, head, place, model }) => result.labels.map((label, number) => {
+    const threshold = head.thresholds.presence;
+    const card = make("div", { class: "card" });
+    const top = make("div", { class: "card-head" }, swatch(number, place), make("span", { class: "name" }, label.name));
+    if (runs.length > 1) top.append(make("span", { class: "model" }, model));
+    const words = label.found ? area(label) : `No ${label.name} found with confidence`;
+    card.append(top, make("p", { class: label.found ? "value" : "value none" }, words));
+    card.append(make("div", { class: "presence" },
+      make("span", {}, `Presence ${percent(label.presence)}`),
+      make("span", {}, `threshold ${percent(threshold)}`),
+      presenceBar(label.presence, threshold)));
+    if (!label.found && label.presence >= threshold) {
+      card.append(make("p", { class: "quiet" }, "The frame as a whole looks like it, but no place in it does enough."));
+    }
+    return card;
+  }));
+}
+
+/** A table of the measures, a column for each label of each network; always of the same height, so that nothing jumps. */
+export function measures(runs, millimetres) {
+  const columns = runs.flatMap(({ result, place, model }) =>
+    result.labels.map((label, number) => ({ label, number, place, model })));
+  const length = millimetres ? "mm" : "px";
+  const units = {
+    "": ["", ""],
+    1: [`_${length}`, length],
+    "²": millimetres ? ["_mm2", "mm²"] : ["_px", "px"],
+    "/": [`_per_${length}`, `/${length}`],
+  };
+  const table = make("table", { class: "measures" });
+  const head = make("tr", {}, make("td"), ...columns.map(({ label, number, place, model }) => make("th",
+    { scope: "col" }, swatch(number, place), make("span", { class: "hidden" }, `${label.name}, ${model}`))));
+  if (columns.length > 1) table.append(make("thead", {}, head));
+  const body = make("tbody");
+  for (const [key, name, kind] of MEASURES) {
+    const [ending, unit] = units[kind];
+    const cells = columns.map(({ label }) => {
+      const value = label.measures?.[key + ending];
+      return make("td", {}, typeof value !== "number" ? "–" : value.toFixed(Number.isInteger(value) ? 0 : 2));
+    });
+    body.append(make("tr", {}, make("th", { scope: "row" }, unit ? `${name}, ${unit}` : name), ...cells));
+  }
+  table.append(body);
+  return table;
+}
+
+/** An element with attributes and children. */
+export function make(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}

@@ -96,6 +96,9 @@ def _wrong(tmp_path: Path, study: Path) -> list[tuple[list[object], int, str]]:
         (["predict", tmp_path / "gone.png", "--model", "regionl", *out], 2, "regionl"),
         (["phantom", "--size", "large", *out], 2, "large"),
         (["bench", "--size", "large"], 2, "large"),
+        (["export", "regional"], 2, "--onnx"),
+        (["serve", "--dicom"], 2, "--peer"),
+        (["serve", "--dicom", "--peer", "nobody"], 2, "TITLE@HOST:PORT"),
     ]
 
 

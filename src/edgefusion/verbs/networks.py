@@ -1,0 +1,97 @@
+"""Verbs of the researcher: train, compare, judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgefusion.config import ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
+from edgefusion.verbs.arguments import Arguments, integers, names
+
+
+def train(arguments: list[str]) -> None:
+    """Train one network on a study and save it as a bundle."""
+    parser = Arguments(train)
+    parser.add("study", type=Path, help="folder of a study")
+    parser.add("--model", default="edgefusion-unet", help="see edgefusion info")
+    parser.add("-o", "--output", type=Path, required=True, help="folder of the bundle")
+    parser.add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add("--start", type=str, help="bundle of the same network and channels whose weights to start from")
+    parser.add("--validation-patients", default="", help="hold out these patients; by default a fifth of them")
+    parser.add("--config", action="config", help="YAML file with any of these settings")
+    parser.add("--train", type=TrainConfig, default=TrainConfig())
+    parser.add("--recipe", type=ChannelRecipe, default=ChannelRecipe())
+    given = parser.read(arguments)
+    from edgefusion.data.splits import make_splits
+    from edgefusion.data.study import Study
+    from edgefusion.models.zoo import check_name
+    from edgefusion.training.train import train as train_network
+
+    check_name(given.model)
+    study = Study.load(given.study)
+    split = make_splits(study, SplitConfig(folds=1, validation_patients=names(given.validation_patients)))[0]
+    train_network(study, given.model, given.output, given.train, given.recipe, split, given.resume, start=given.start)
+    print(given.output)
+
+
+def compare(arguments: list[str]) -> None:
+    """Cross-validate networks on a study, by patient, test the differences, and write a report."""
+    parser = Arguments(compare)
+    parser.add("study", type=Path, help="folder of a study")
+    parser.add("-o", "--output", type=Path, required=True, help="folder of the run; an interrupted run goes on")
+    parser.add("--models", default=",".join(CompareConfig().models), help="names, separated by commas")
+    parser.add("--folds", type=int, default=5, help="folds by patient; 1 holds out a fifth of the patients")
+    parser.add("--validation-patients", default="", help="hold out exactly these patients instead")
+    parser.add("--without-patients", default="", help="neither train on these patients nor judge them")
+    parser.add("--split-seed", type=int, default=0)
+    parser.add("--baseline-channels", choices=["raw", "all"], default="raw", help="what the baselines see")
+    parser.add("--flip-averaging", type=bool, default=False, help="average with the mirrored frame, for all models")
+    parser.add("--seeds", default="", help="train every network once with each of these; by default with train.seed")
+    parser.add("--pretrained", default="", help="folder of a comparison whose weights the networks start from")
+    parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
+    parser.add("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    parser.add_json()
+    parser.add("--config", action="config", help="YAML file with any of these settings")
+    parser.add("--train", type=TrainConfig, default=TrainConfig())
+    parser.add("--recipe", type=ChannelRecipe, default=ChannelRecipe())
+    given = parser.read(arguments)
+    from edgefusion.evaluation.answer import text_table
+    from edgefusion.training.crossval import compare as compare_networks
+
+    config = CompareConfig(
+        models=names(given.models),
+        baseline_channels=given.baseline_channels,
+        flip_averaging=given.flip_averaging,
+        recipe=given.recipe,
+        train=given.train,
+        network=dict(given.network),
+        pretrained=given.pretrained,
+        seeds=integers(given.seeds),
+        split=SplitConfig(
+            given.folds, names(given.validation_patients), given.split_seed, names(given.without_patients)
+        ),
+    )
+    report = compare_networks(given.study, given.output, config, jobs=given.jobs)
+    summary = json.loads((given.output / "summary.json").read_text(encoding="utf-8"))
+    if given.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print(text_table(summary))
+        print(report)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Judge a bundle on a labelled study."""
+    parser = Arguments(evaluate)
+    parser.add("bundle", type=str, help="folder of a bundle, or brachial-plexus or regional, which ship along")
+    parser.add("study", type=Path, help="folder of a study")
+    parser.add("-o", "--output", type=Path, required=True, help="folder for the tables")
+    parser.add("--split", type=Path, help="a run's splits.json: judge on the held-out patients only")
+    parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
+    parser.add_json()
+    given = parser.read(arguments)
+    from edgefusion.evaluation.answer import text_table
+    from edgefusion.evaluation.evaluate import evaluate as evaluate_bundle
+
+    summary = evaluate_bundle(given.bundle, given.study, given.output, given.split, given.flip_averaging)
+    print(json.dumps(summary, indent=2) if given.json else text_table(summary))

@@ -51,8 +51,8 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(2 * len(_ANGLES), _EMBEDDING), nn.SiLU())
         self.shifts = nn.ModuleList(nn.Linear(_EMBEDDING, w) for w in widths)
         self.head = nn.Conv2d(widths[0], _FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """Predict the velocity.

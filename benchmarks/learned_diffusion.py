@@ -371,15 +371,19 @@ def _seeds(given: argparse.Namespace) -> Iterator[int]:
     return map(int, given.seeds.split(","))
 
 
+def _wanted(given: argparse.Namespace, count: int) -> set[int]:
+    return {int(number) for number in given.only.split(",")} if given.only else set(range(count))
+
+
 def channels(given: argparse.Namespace) -> None:
     """The Residual U-Net with each channel beside the raw frame."""
-    learned = _learned_channels(given)
+    wanted = _wanted(given, 5)
+    learned = _learned_channels(given) if wanted & {3, 4} else {}
     sets = {"raw": ("raw",), "raw + SRAD": ("raw", "srad"), "raw + DPAD": ("raw", "dpad")}
-    sets |= {f"raw + {title}": ("raw", name) for title, name in learned.items()}
-    only = given.only.split(",") if given.only else [str(number) for number in range(len(sets))]
+    sets |= {f"raw + {title}": ("raw", learned.get(title, "")) for title in KINDS.values()}
     for seed in _seeds(given):
         for number, names in enumerate(sets.values()):
-            if str(number) in only:
+            if number in wanted:
                 config = replace(_config("resunet", seed, given), recipe=ChannelRecipe(names))
                 compare(given.study, given.output / "channels" / f"{number}-seed-{seed}", config)
     print(table(given, "channels", list(sets)), "\n")
@@ -387,16 +391,16 @@ def channels(given: argparse.Namespace) -> None:
 
 def starts(given: argparse.Namespace) -> None:
     """EdgeFusion-UNet from fresh weights, from phantoms with their labels, and from denoising real frames."""
-    denoised = _denoising_start(given)
+    wanted = _wanted(given, 3)
+    denoised = _denoising_start(given) if 2 in wanted else ""
     runs = {
         "fresh weights": "",
         "segmenting phantoms": str(given.phantom_start),
         "denoising real frames, without labels": str(denoised),
     }
-    only = given.only.split(",") if given.only else [str(number) for number in range(len(runs))]
     for seed in _seeds(given):
         for number, start in enumerate(runs.values()):
-            if str(number) in only:
+            if number in wanted:
                 config = replace(_config("edgefusion-unet", seed, given), pretrained=start)
                 compare(given.study, given.output / "starts" / f"{number}-seed-{seed}", config)
     print(table(given, "starts", list(runs)), "\n")

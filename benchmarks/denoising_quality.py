@@ -31,7 +31,7 @@ from edgefusion.files import atomic_path, write_json
 from edgefusion.progress import say
 
 LEARNED = {"frames": "learned, real frames", "phantoms": "learned, phantoms"}
-TIMESTEPS, TIMES = (80, 120, 180, 260, 360), (1.0, 2.5, 5.0, 10.0, 20.0)
+TIMESTEPS, TIMES = (80, 120, 180, 260, 360), (0.1, 0.3, 1.0, 3.0, 10.0)
 
 Options = dict[str, Any]
 Case = tuple[Plane, Plane, NDArray[np.uint8]]

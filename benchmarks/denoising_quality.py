@@ -154,14 +154,14 @@ def picture(runs: dict[str, Filter], case: Case, file: Path) -> None:
     shown = {"frame": small(frame)}
     shown |= {title: run(frame) for title, run in runs.items() if title != "(none)" and "recipe" not in title}
     shown["clean truth"] = small(clean)
-    figure, axes = plt.subplots(2, (len(shown) + 1) // 2, figsize=(11, 4.6), layout="constrained")
+    figure, axes = plt.subplots(2, (len(shown) + 1) // 2, figsize=(9, 3.9), layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, plane) in zip(axes.flat, shown.items(), strict=False):
         axis.imshow(plane, cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, fontsize=9)
     with atomic_path(file) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=90)
     plt.close(figure)
 
 

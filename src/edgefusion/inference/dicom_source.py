@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from highdicom import AlgorithmIdentificationSequence
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 import edgefusion
 from edgefusion.bundle import Bundle
+from edgefusion.data.dicom.file import read_header, sound_header
 from edgefusion.errors import DataError
 from edgefusion.inference.fingerprint import fingerprint
 from edgefusion.inference.writers import DICOM_FORMATS, NOTICE
@@ -84,12 +83,10 @@ def read_source(path: Path) -> Source:
     Raises:
         DataError: If it is no DICOM image, or lacks what is needed to refer to it.
     """
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+    with sound_header(path):
+        header = read_header(path)
         missing = [name for name in _REQUIRED if not header.get(name)]
         frames = int(header.get("NumberOfFrames") or 1)
-    except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a DICOM file that can be referred to ({error}).") from error
     if missing:
         raise DataError(f"{path} has no {', '.join(missing)}, so that nothing can refer to it.", "Export it again.")
     for name in _MAY_BE_EMPTY:

@@ -181,7 +181,7 @@ def test_files_that_nothing_can_refer_to(tmp_path: Path, write_source: Source, b
     header.save_as(bare)
     text = tmp_path / "x.txt"
     text.write_text("nothing")
-    for path, words in ((bare, "StudyInstanceUID"), (text, "not a DICOM"), (tmp_path / "none.dcm", "not a DICOM")):
+    for path, words in ((bare, "StudyInstanceUID"), (text, "not a DICOM"), (tmp_path / "none.dcm", "cannot be read")):
         with pytest.raises(DataError, match=words):
             write_dicom(["dicom-seg"], path, [], [], bundle, tmp_path, "s")
 
@@ -236,3 +236,17 @@ def test_formats_alone_are_those_of_all_together(
         folder = tmp_path / name
         write_dicom([name], source, predictions, pixels(source), bundle, folder, "out")
         assert [file.read_bytes() for file in folder.iterdir()] == [path.read_bytes()]
+
+
+def test_files_without_a_preamble_are_read(
+    tmp_path: Path, write_source: Source, make_predictions: Predictions, bundle: Bundle
+) -> None:
+    source = write_source(tmp_path / "x.dcm")
+    bare = pydicom.dcmread(source)
+    del bare.file_meta.TransferSyntaxUID
+    bare.save_as(tmp_path / "bare.dcm", implicit_vr=False, little_endian=True)
+    (tmp_path / "bare.dcm").write_bytes((tmp_path / "bare.dcm").read_bytes().removeprefix(b"\0" * 128 + b"DICM"))
+    images = pixels(source)
+    for name in ("x", "bare"):
+        write_dicom(["dicom-seg"], tmp_path / f"{name}.dcm", make_predictions(1), images, bundle, tmp_path, name)
+    assert (tmp_path / "x_seg.dcm").read_bytes() == (tmp_path / "bare_seg.dcm").read_bytes()

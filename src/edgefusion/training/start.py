@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgefusion.bundle import Bundle, Origin
-from edgefusion.config import ChannelRecipe
+from edgefusion.config import ChannelRecipe, TrainConfig
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
@@ -18,17 +18,18 @@ from edgefusion.training.dataset import FrameSet
 _PRESENCE = "presence_head."
 
 
-def fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet) -> dict[str, Any]:
+def fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet, config: TrainConfig) -> dict[str, Any]:
     """Fit EdgeFusion-UNet to its channels and frames.
 
     It is told which channel holds the edges, if any does. Where every training frame shows every label (at least half
-    of one pixel of the network), it gets no presence head: one that never saw an absence could only learn to say yes.
+    of one pixel of the network) and ``config`` makes none that does not, it gets no presence head: one that never saw
+    an absence could only learn to say yes.
     """
     arguments: dict[str, Any] = {}
     if model == "edgefusion-unet":
         if "edges" in recipe.channels:
             arguments["edge_channel"] = recipe.channels.index("edges")
-        if bool((training.targets.amax((2, 3)) >= 0.5).all()):
+        if not config.negatives and bool((training.targets.amax((2, 3)) >= 0.5).all()):
             arguments["presence_head"] = False
     return arguments
 

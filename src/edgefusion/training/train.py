@@ -84,7 +84,7 @@ def train(
     validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
     torch.manual_seed(config.seed)
-    arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
+    arguments = {**fitting_arguments(model, recipe, training, config), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
     started_from = [] if before is None else take_over(module, before)
     epochs = _fit(module, training, validation, config, output, resume, title)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.inference.predictor import Predictor
+from edgefusion.training import task
 from edgefusion.training.train import EpochLog, train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
@@ -103,15 +105,16 @@ def test_edgefusion_is_told_where_the_edges_are(discs: Study, tmp_path: Path) ->
 def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: Path) -> None:
     still = replace(_CONFIG, epochs=1, learning_rate=0.0)
 
-    def trained(study: Study, name: str, start: str | None = None) -> Bundle:
-        from_ = tmp_path / start if start else None
-        return train(study, "edgefusion-unet", tmp_path / name, still, _RECIPE, _SPLIT, start=from_)
+    def trained(study: Study, name: str, start: str | None = None, negatives: float = 0.0) -> Bundle:
+        from_, config = tmp_path / start if start else None, replace(still, negatives=negatives)
+        return train(study, "edgefusion-unet", tmp_path / name, config, _RECIPE, _SPLIT, start=from_)
 
     full = discs.frames[~discs.frames["frame_id"].str.endswith("_5")]
     always = Study(discs.path, "always", discs.labels, "", "", full)
     both, only = trained(discs, "both"), trained(always, "only")
     assert "presence_head" not in both.model_args
     assert only.model_args["presence_head"] is False
+    assert "presence_head" not in trained(always, "made", negatives=0.2).model_args
     # A head that only one of the two has is left alone; all else is taken over.
     for start, there, after in (
         ("both", both, trained(always, "less", "both")),
@@ -121,3 +124,21 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         shared = {name: value for name, value in after.model.named_parameters() if name in weights}
         assert len(shared) >= len(weights) - 2, start
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
+
+
+def test_a_step_learns_from_made_negatives_only_if_asked(
+    discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    make = task.with_negatives
+
+    def counted(stack: torch.Tensor, target: torch.Tensor, share: float, chance: torch.Generator) -> Any:
+        shares.append(share)
+        return make(stack, target, share, chance)
+
+    monkeypatch.setattr(task, "with_negatives", counted)
+    without = _train(discs, tmp_path / "without", replace(_CONFIG, epochs=1))
+    assert not shares
+    made = _train(discs, tmp_path / "made", replace(_CONFIG, epochs=1, negatives=0.3))
+    assert shares == [0.3] * 4
+    assert not torch.equal(_weights(without), _weights(made))

@@ -84,9 +84,10 @@ class TrainConfig:
     intensity: bool = True
     """Random gain and gamma of every frame, gain that changes over it, and acoustic shadows."""
     negatives: float = 0.0
-    """Share of every step's frames that lose their labels, to teach their absence where every frame shows them: half
-    are cut beside the label and enlarged, half have it covered with a patch of another frame. As many frames get the
-    same done to them with their labels kept. At most 0.5; 0 leaves all frames as they are."""
+    """Share of every step's frames that are made to lose their labels, to teach a presence head what absence is where
+    every frame shows a label: half are cut beside the label and enlarged, half have it covered with a patch of another
+    frame. As many frames get the same done to them with their labels kept. The mask learns from the latter, but not
+    from the former. At most 0.5; 0 leaves all frames as they are. Only for networks with a presence head."""
     patience: int = 0
     """Stop after so many epochs without a better validation Dice; 0 trains to the end."""
     precision: Literal["auto", "32", "bf16"] = "auto"

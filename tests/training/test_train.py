@@ -126,7 +126,7 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
 
 
-def test_a_step_learns_from_made_negatives_only_if_asked(
+def test_negatives_are_made_only_if_asked_and_only_for_a_presence_head(
     discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[float] = []
@@ -137,8 +137,11 @@ def test_a_step_learns_from_made_negatives_only_if_asked(
         return make(stack, target, share, chance)
 
     monkeypatch.setattr(task, "with_negatives", counted)
-    without = _train(discs, tmp_path / "without", replace(_CONFIG, epochs=1))
+    once, asked = replace(_CONFIG, epochs=1), replace(_CONFIG, epochs=1, negatives=0.3)
+    without = train(discs, "edgefusion-unet", tmp_path / "without", once, _RECIPE, _SPLIT)
     assert not shares
-    made = _train(discs, tmp_path / "made", replace(_CONFIG, epochs=1, negatives=0.3))
+    made = train(discs, "edgefusion-unet", tmp_path / "made", asked, _RECIPE, _SPLIT)
     assert shares == [0.3] * 4
     assert not torch.equal(_weights(without), _weights(made))
+    with pytest.raises(UsageError, match="unet has no presence head"):
+        _train(discs, tmp_path / "unet", asked)

@@ -66,8 +66,8 @@ def train(
         The bundle, as saved.
 
     Raises:
-        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), or if
-            ``output`` already holds a bundle and ``resume`` is off.
+        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), for negatives
+            without a presence head, or if ``output`` already holds a bundle and ``resume`` is off.
     """
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
@@ -86,6 +86,8 @@ def train(
     torch.manual_seed(config.seed)
     arguments = {**fitting_arguments(model, recipe, training, config), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
+    if config.negatives and getattr(module, "presence_head", None) is None:
+        raise UsageError(f"{model} has no presence head for negatives to teach.", "Train it without them.")
     started_from = [] if before is None else take_over(module, before)
     epochs = _fit(module, training, validation, config, output, resume, title)
     bundle = Bundle(

@@ -84,10 +84,10 @@ class TrainConfig:
     intensity: bool = True
     """Random gain and gamma of every frame, gain that changes over it, and acoustic shadows."""
     negatives: float = 0.0
-    """Share of every step's frames that are made to lose their labels, to teach a presence head what absence is where
-    every frame shows a label: half are cut beside the label and enlarged, half have it covered with a patch of another
-    frame. As many frames get the same done to them with their labels kept. The mask learns from the latter, but not
-    from the former. At most 0.5; 0 leaves all frames as they are. Only for networks with a presence head."""
+    """Where every training frame shows every label, EdgeFusion-UNet is trained without a presence head. Above 0, one is
+    fitted to the finished network, on views of the frames of which this share is made to lose the labels (at most
+    0.5), as many are changed alike without losing them, and the others stay; see ``training.negatives``. The rest of
+    the network is not touched. 0.25 is what ``docs/results/presence.md`` judges."""
     patience: int = 0
     """Stop after so many epochs without a better validation Dice; 0 trains to the end."""
     precision: Literal["auto", "32", "bf16"] = "auto"

@@ -49,19 +49,3 @@ def test_each_head_adds_its_weighted_part(head: str) -> None:
     good, bad = (segmentation_loss(output, target, config) for output in outputs)
     assert good == pytest.approx(float(plain), abs=1e-3)
     assert bad > good + 0.5
-
-
-def test_an_emptied_frame_teaches_presence_alone() -> None:
-    generator = torch.Generator().manual_seed(0)
-    target = torch.zeros(2, 1, 16, 16)
-    target[0, 0, 4:9, 4:9] = 1
-    mask, boundary = (torch.randn(target.shape, generator=generator).requires_grad_() for _ in range(2))
-    presence = torch.zeros(2, 1, requires_grad=True)
-    emptied = torch.tensor([False, True])
-    segmentation_loss(SegmentationOutput(mask, boundary, presence), target, TrainConfig(), emptied).backward()
-    for maps in (mask, boundary):
-        assert maps.grad is not None
-        assert maps.grad[0].abs().sum() > 0
-        assert not maps.grad[1].any()
-    assert presence.grad is not None
-    assert (presence.grad.sign() == torch.tensor([[-1.0], [1.0]])).all()

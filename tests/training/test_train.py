@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.inference.predictor import Predictor
-from edgefusion.training import task
 from edgefusion.training.train import EpochLog, train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
@@ -114,7 +112,12 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
     both, only = trained(discs, "both"), trained(always, "only")
     assert "presence_head" not in both.model_args
     assert only.model_args["presence_head"] is False
-    assert "presence_head" not in trained(always, "made", negatives=0.2).model_args
+    # With negatives it gets one afterwards, and is the same network otherwise.
+    made = trained(always, "made", negatives=0.25)
+    assert "presence_head" not in made.model_args
+    weights = made.model.state_dict()
+    assert all(value.equal(weights[name]) for name, value in only.model.state_dict().items())
+    assert Bundle.load(tmp_path / "made").model_args == made.model_args
     # A head that only one of the two has is left alone; all else is taken over.
     for start, there, after in (
         ("both", both, trained(always, "less", "both")),
@@ -124,24 +127,3 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         shared = {name: value for name, value in after.model.named_parameters() if name in weights}
         assert len(shared) >= len(weights) - 2, start
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
-
-
-def test_negatives_are_made_only_if_asked_and_only_for_a_presence_head(
-    discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shares: list[float] = []
-    make = task.with_negatives
-
-    def counted(stack: torch.Tensor, target: torch.Tensor, share: float, chance: torch.Generator) -> Any:
-        shares.append(share)
-        return make(stack, target, share, chance)
-
-    monkeypatch.setattr(task, "with_negatives", counted)
-    once, asked = replace(_CONFIG, epochs=1), replace(_CONFIG, epochs=1, negatives=0.3)
-    without = train(discs, "edgefusion-unet", tmp_path / "without", once, _RECIPE, _SPLIT)
-    assert not shares
-    made = train(discs, "edgefusion-unet", tmp_path / "made", asked, _RECIPE, _SPLIT)
-    assert shares == [0.3] * 4
-    assert not torch.equal(_weights(without), _weights(made))
-    with pytest.raises(UsageError, match="unet has no presence head"):
-        _train(discs, tmp_path / "unet", asked)

@@ -13,8 +13,6 @@ from edgefusion.models.blocks import SegmentationOutput
 # One Dice over the whole batch: a frame without the label has no Dice of its own to learn from.
 _dice = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
-_SILENT = -30.0
-
 
 def border_band(target: Tensor) -> Tensor:
     """The band one pixel to each side of the border: 3×3 dilation minus 3×3 erosion (PBE-UNet, 2026).
@@ -34,30 +32,20 @@ def dice_and_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def segmentation_loss(
-    output: SegmentationOutput, target: Tensor, config: TrainConfig, emptied: Tensor | None = None
-) -> Tensor:
+def segmentation_loss(output: SegmentationOutput, target: Tensor, config: TrainConfig) -> Tensor:
     """The sum that is minimised: mask, and, where the network has the heads, border and presence.
 
     Args:
         output: Logits of the network.
         target: B×L×H×W share of each pixel that the label covers, in [0, 1].
         config: Gives the weights of the parts.
-        emptied: B booleans: frames made to lose their labels. They teach presence alone: a mask that also learns from
-            them turns timid, and misses nerves of new patients (``docs/results/presence.md``).
 
     Returns:
         A scalar.
     """
-    mask, boundary = output.mask.float(), output.boundary
-    if emptied is not None:
-        # Surely background, as the target says: nothing is left to learn.
-        unseen = emptied[:, None, None, None]
-        mask = mask.masked_fill(unseen, _SILENT)
-        boundary = None if boundary is None else boundary.masked_fill(unseen, _SILENT)
-    loss = dice_and_cross_entropy(mask, target)
-    if boundary is not None:
-        loss = loss + config.boundary_weight * dice_and_cross_entropy(boundary.float(), border_band(target))
+    loss = dice_and_cross_entropy(output.mask.float(), target)
+    if output.boundary is not None:
+        loss = loss + config.boundary_weight * dice_and_cross_entropy(output.boundary.float(), border_band(target))
     if output.presence is not None:
         present = (target.amax((2, 3)) >= 0.5).to(torch.float32)
         presence = F.binary_cross_entropy_with_logits(output.presence.float(), present)

@@ -38,7 +38,7 @@ class Box:
         return frame[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def with_negatives(stack: Tensor, target: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+def with_negatives(stack: Tensor, target: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Turn a share of a batch into frames without any label, and as many into their counterparts with all labels.
 
     Every frame has its own lot. One without a label, or in which the label leaves no room, stays as it is.
@@ -50,7 +50,7 @@ def with_negatives(stack: Tensor, target: Tensor, share: float, generator: Gener
         generator: Source of chance.
 
     Returns:
-        Both anew, and B booleans: which frames lost their labels.
+        Both anew.
     """
     frames = list(torch.cat([stack, target], 1))
     boxes, emptied = [label_box(one) for one in target], torch.zeros(len(stack), dtype=torch.bool)
@@ -66,9 +66,9 @@ def with_negatives(stack: Tensor, target: Tensor, share: float, generator: Gener
             donor = (index + 1) % len(stack)
             made[index] = _cover(frames[index], box, frames[donor], boxes[donor], empty, generator)
         emptied[index] = empty and made[index] is not frames[index]
-    done, emptied = torch.stack(made), emptied.to(stack.device)
+    done = torch.stack(made)
     # A label at the frame's border is covered but for a faint rest, because patches are blended in.
-    return done[:, : stack.shape[1]], done[:, stack.shape[1] :] * ~emptied[:, None, None, None], emptied
+    return done[:, : stack.shape[1]], done[:, stack.shape[1] :] * ~emptied[:, None, None, None]
 
 
 def label_box(target: Tensor) -> Box | None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgefusion.bundle import Bundle, Origin
-from edgefusion.config import ChannelRecipe, TrainConfig
+from edgefusion.config import ChannelRecipe
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
@@ -18,18 +18,17 @@ from edgefusion.training.dataset import FrameSet
 _PRESENCE = "presence_head."
 
 
-def fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet, config: TrainConfig) -> dict[str, Any]:
+def fitting_arguments(model: str, recipe: ChannelRecipe, training: FrameSet) -> dict[str, Any]:
     """Fit EdgeFusion-UNet to its channels and frames.
 
     It is told which channel holds the edges, if any does. Where every training frame shows every label (at least half
-    of one pixel of the network) and ``config`` makes none that does not, it gets no presence head: one that never saw
-    an absence could only learn to say yes.
+    of one pixel of the network), it gets no presence head: one that never saw an absence could only learn to say yes.
     """
     arguments: dict[str, Any] = {}
     if model == "edgefusion-unet":
         if "edges" in recipe.channels:
             arguments["edge_channel"] = recipe.channels.index("edges")
-        if not config.negatives and bool((training.targets.amax((2, 3)) >= 0.5).all()):
+        if bool((training.targets.amax((2, 3)) >= 0.5).all()):
             arguments["presence_head"] = False
     return arguments
 
@@ -59,7 +58,7 @@ def load_start(start: Path | str, model: str, recipe: ChannelRecipe, study: Stud
 
 
 def take_over(module: nn.Module, before: Bundle) -> list[Origin]:
-    """Give ``module`` the weights of a bundle; a presence head that only one of the two has is left alone.
+    """Give ``module`` the weights of a bundle, see ``take_weights``.
 
     Returns:
         All trainings behind these weights, the last one last.
@@ -67,11 +66,20 @@ def take_over(module: nn.Module, before: Bundle) -> list[Origin]:
     Raises:
         UsageError: If the networks differ in size or labels.
     """
-    held, wanted = before.model.state_dict(), module.state_dict()
+    take_weights(module, before.model)
+    return before.history()
+
+
+def take_weights(module: nn.Module, other: nn.Module) -> None:
+    """Give ``module`` the weights of another network; a presence head that only one of the two has is left alone.
+
+    Raises:
+        UsageError: If the networks differ in size or labels.
+    """
+    held, wanted = other.state_dict(), module.state_dict()
     weights = {name: value for name, value in held.items() if name in wanted or not name.startswith(_PRESENCE)}
     weights |= {name: value for name, value in wanted.items() if name not in held and name.startswith(_PRESENCE)}
     try:
         module.load_state_dict(weights)
     except RuntimeError:
         raise UsageError("The network to start from has another size or other labels.", "Train it alike.") from None
-    return before.history()

@@ -12,7 +12,6 @@ from edgefusion.config import TrainConfig
 from edgefusion.models.blocks import standardise
 from edgefusion.training.augment import apply_views, draw_views
 from edgefusion.training.losses import segmentation_loss
-from edgefusion.training.negatives import with_negatives
 
 
 class SegmentationTask(LightningModule):
@@ -38,11 +37,8 @@ class SegmentationTask(LightningModule):
         stack, target = batch
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
         views = draw_views(len(stack), stack.shape[3] / stack.shape[2], self.config, generator).to(stack.device)
-        emptied = None
-        if self.config.negatives:
-            stack, target, emptied = with_negatives(stack, target, self.config.negatives, generator)
         stack, target = apply_views(stack, target, views)
-        loss = segmentation_loss(self._run(stack), target, self.config, emptied)
+        loss = segmentation_loss(self._run(stack), target, self.config)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(stack))
         return loss
 

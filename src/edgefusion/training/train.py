@@ -25,11 +25,13 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
+from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
-from edgefusion.training.start import fitting_arguments, load_start, take_over
+from edgefusion.training.presence_head import fit_presence_head
+from edgefusion.training.start import fitting_arguments, load_start, take_over, take_weights
 from edgefusion.training.task import SegmentationTask
 
 
@@ -66,8 +68,8 @@ def train(
         The bundle, as saved.
 
     Raises:
-        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), for negatives
-            without a presence head, or if ``output`` already holds a bundle and ``resume`` is off.
+        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), or if
+            ``output`` already holds a bundle and ``resume`` is off.
     """
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
@@ -84,12 +86,16 @@ def train(
     validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
     torch.manual_seed(config.seed)
-    arguments = {**fitting_arguments(model, recipe, training, config), **(network or {})}
+    arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
-    if config.negatives and getattr(module, "presence_head", None) is None:
-        raise UsageError(f"{model} has no presence head for negatives to teach.", "Train it without them.")
     started_from = [] if before is None else take_over(module, before)
     epochs = _fit(module, training, validation, config, output, resume, title)
+    if config.negatives and arguments.get("presence_head") is False:
+        del arguments["presence_head"]
+        headless, module = module, build_model(model, len(recipe.channels), len(study.labels), **arguments)
+        take_weights(module, headless)
+        assert isinstance(module, EdgeFusionUNet)
+        fit_presence_head(module, training, config)
     bundle = Bundle(
         model=module.eval(),
         model_name=model,

@@ -15,10 +15,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from edgefusion.data.study import Study
+from edgefusion.evaluation.presence import SCORES, presence_threshold
+from edgefusion.evaluation.presence_frames import POSITIVE
 from edgefusion.evaluation.presence_table import as_markdown, score_presence, summarise_presence
 from edgefusion.files import write_text
 from edgefusion.inference.predictor import load_bundle
+
+_SENSITIVITIES = (0.95, 0.97, 0.98, 0.99)
 
 
 def main() -> None:
@@ -36,6 +42,28 @@ def main() -> None:
     if given.output:
         write_text(given.output, frames.to_csv(index=False))
     print("\n".join(as_markdown(summarise_presence(frames))))
+    print()
+    print(costs(frames))
+
+
+def costs(frames: pd.DataFrame) -> str:
+    """What it costs in Dice, and gains in specificity, to empty the masks of frames below a threshold."""
+    shown = frames[frames["kind"] == POSITIVE]
+    kinds = {kind: negative for kind, negative in frames.groupby("kind", sort=False) if kind != POSITIVE}
+    lines = [
+        f"| score | sensitivity asked for | threshold | Dice, masked frames | {' | '.join(map(str, kinds))} |",
+        "|---" * (4 + len(kinds)) + "|",
+    ]
+    for name in (name for name in SCORES if frames[name].notna().all()):
+        for sensitivity in _SENSITIVITIES:
+            threshold = presence_threshold(shown[name].to_numpy(), sensitivity)
+            lost = (shown["dice"] * (shown[name] < threshold)).mean()
+            right = [
+                f"{((negative[name] < threshold) | (negative['dice'] == 1)).mean():.3f}" for negative in kinds.values()
+            ]
+            cells = [name, f"{sensitivity:g}", f"{threshold:.3f}", f"{shown['dice'].mean() - lost:.4f} (−{lost:.4f})"]
+            lines.append(f"| {' | '.join([*cells, *right])} |")
+    return "\n".join([*lines, "", "The last columns are specificities."])
 
 
 if __name__ == "__main__":

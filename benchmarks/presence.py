@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from edgefusion.data.study import Study
+from edgefusion.evaluation.bootstrap import RESAMPLES, interval, patient_counts, ratio, sums_by_patient
 from edgefusion.evaluation.presence import SCORES, presence_threshold
 from edgefusion.evaluation.presence_frames import POSITIVE
 from edgefusion.evaluation.presence_table import as_markdown, score_presence, summarise_presence
@@ -44,6 +46,21 @@ def main() -> None:
     print("\n".join(as_markdown(summarise_presence(frames))))
     print()
     print(costs(frames))
+    print(emptied(frames))
+
+
+def emptied(frames: pd.DataFrame) -> str:
+    """What the bundle's own presence threshold does to the Dice of the positives, with the interval of patients."""
+    shown = frames[frames["kind"] == POSITIVE]
+    names, place = np.unique(shown["patient_id"], return_inverse=True)
+    counts = patient_counts(len(names), RESAMPLES, seed=0)
+    frames_of = sums_by_patient(np.ones(len(shown)), place, len(names))
+    parts = []
+    for values in (shown["used_dice"], shown["dice"], shown["used_dice"] - shown["dice"]):
+        sums = sums_by_patient(values.to_numpy(), place, len(names))
+        low, high = interval(ratio(counts @ sums, counts @ frames_of), len(names))
+        parts.append(f"{values.mean():.4f} ({low:.4f} to {high:.4f})")
+    return "Dice, masked frames: {} as used, {} whatever presence says, difference {}.".format(*parts)
 
 
 def costs(frames: pd.DataFrame) -> str:

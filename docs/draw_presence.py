@@ -1,6 +1,6 @@
 """Draw what presence can be told by: how many frames without a nerve are recognised, at what cost in frames with one.
 
-python benchmarks/presence.py brachial-plexus runs/kaggle --negatives runs/kaggle-fullres runs/phantoms \
+python benchmarks/presence.py runs/published-bp-presence runs/kaggle --negatives runs/kaggle-fullres runs/phantoms \
     -o docs/results/presence/frames.csv
 python docs/draw_presence.py docs/results/presence/frames.csv
 
@@ -26,11 +26,15 @@ RULES = {"head": ("presence head", "#e6009e"), "maximum": ("highest probability"
 
 
 def presence(frames: pd.DataFrame) -> None:
-    """A curve a score and kind of negatives; a ring where the bundle's threshold lies."""
+    """A curve a score and kind of negatives; a ring where the threshold lies that was chosen."""
     shown = frames[frames["kind"] == POSITIVE]
     others = frames[frames["kind"] != POSITIVE]
     kinds = list(others["kind"].unique())
-    titles = {CUT: "cut beside the nerve", "kaggle-fullres": "real frames without a nerve"}
+    titles = {
+        CUT: "cut beside the nerve",
+        "kaggle-fullres": "real, without a nerve",
+        "kaggle-fullres, contradicted": "real, annotated both ways",
+    }
     figure, panels = plt.subplots(1, len(kinds), figsize=(3.4 * len(kinds), 3.6), layout="constrained", sharey=True)
     for panel, kind in zip(panels, kinds, strict=True):
         negative = others[others["kind"] == kind]
@@ -40,7 +44,7 @@ def presence(frames: pd.DataFrame) -> None:
             recognised = [(negative[rule] < threshold).mean() for threshold in thresholds]
             panel.plot(kept, recognised, color=colour, label=name)
         used = shown["used"].mean(), 1 - negative["used"].mean()
-        panel.plot(*used, "o", color=RULES["head"][1], markerfacecolor="none", markersize=9, label="as it ships")
+        panel.plot(*used, "o", color=RULES["head"][1], markerfacecolor="none", markersize=9, label="at its threshold")
         patients = negative["patient_id"].nunique()
         panel.set_title(f"{titles.get(kind, kind)}\n{len(negative)} frames, {patients} patients", fontsize=10)
         panel.set_xlabel("sensitivity")

@@ -138,3 +138,25 @@ def test_measures_of_the_same_masks_agree_fully() -> None:
     for column, value in (("difference", 0.5), ("low", 0.5), ("high", 0.5), ("median", 0.5), ("correlation", 1.0)):
         np.testing.assert_allclose(table[column], value)
     assert measures.as_markdown(table).count("\n") == 1 + len(measures.SHOWN)
+
+
+def test_a_presence_threshold_costs_the_dice_of_what_it_empties() -> None:
+    presence = script("presence")
+    count = 100
+    scores = np.linspace(0.01, 1, count)
+    shown = pd.DataFrame(
+        {
+            **{"kind": "positive", "patient_id": [f"p{n // 20}" for n in range(count)], "head": np.nan},
+            **{"maximum": scores, "area": scores, "dice": 0.8, "used": scores > 0.1},
+        }
+    )
+    shown["used_dice"] = shown["dice"] * shown["used"]
+    empty = shown.head(10).assign(kind="cut", dice=0.0)
+    frames = pd.concat([shown, empty], ignore_index=True)
+    lines = presence.costs(frames).splitlines()
+    # No column for the head, which is not there; four sensitivities a score.
+    assert [line.split(" | ")[0] for line in lines[2:10]] == ["| maximum"] * 4 + ["| area"] * 4
+    # 95 of 100 are kept: five frames of 0.8 are lost, and the five negatives below the threshold recognised.
+    assert lines[2] == "| maximum | 0.95 | 0.050 | 0.7680 (−0.0320) | 0.400 |"
+    said = presence.emptied(frames)
+    assert re.search(r"0\.7200 \(.*as used, 0\.8000 \(0\.8000 to 0\.8000\) whatever .*difference -0\.0800 \(-", said)

@@ -37,9 +37,8 @@ def choose_threshold(bundle: Bundle, understudy: Bundle, study: Study, sensitivi
     kinds = [(one.model_name, one.model_args, one.recipe) for one in (bundle, understudy)]
     if kinds[0] != kinds[1]:
         raise UsageError("The presence threshold cannot come from another kind of network.", "Train one alike.")
-    patients = sorted(set(bundle.trained_on) - understudy.seen(study.sha256()))
     labelled = study.labelled()
-    labelled = labelled[labelled["patient_id"].isin(patients)]
+    labelled = labelled[labelled["patient_id"].isin(set(bundle.trained_on) - understudy.seen(study.sha256()))]
     frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
     scores: list[list[float]] = [[] for _ in study.labels]
     frames = 0
@@ -57,5 +56,5 @@ def choose_threshold(bundle: Bundle, understudy: Bundle, study: Study, sensitivi
         "threshold": min(presence_threshold(np.array(found), sensitivity) for found in scores),
         "sensitivity": sensitivity,
         "frames": frames,
-        "patients": patients,
+        "patients": [str(patient) for patient in labelled["patient_id"].unique()],
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from edgefusion.data.study import Study
 from edgefusion.evaluation.bootstrap import RESAMPLES, interval, patient_counts, ratio, sums_by_patient
@@ -47,6 +48,42 @@ def main() -> None:
     print()
     print(costs(frames))
     print(emptied(frames))
+    print(gains(frames))
+
+
+def gains(frames: pd.DataFrame) -> str:
+    """How much better the presence head ranks frames than the highest probability: paired, resampling patients."""
+    if frames["head"].isna().any():
+        return "The bundle has no presence head."
+    shown, parts = frames[frames["kind"] == POSITIVE], []
+    for kind, negative in frames[frames["kind"] != POSITIVE].groupby("kind", sort=False):
+        both = pd.concat([shown, negative], ignore_index=True)
+        names, patient = np.unique(both["patient_id"], return_inverse=True)
+        positive = np.arange(len(both)) < len(shown)
+        counts = patient_counts(len(names), RESAMPLES, seed=0)
+        of = {which: sums_by_patient((positive == which).astype(float), patient, len(names)) for which in (True, False)}
+        # An AUROC is the share of pairs in the right order: a sum over pairs of patients.
+        more = sum(
+            sign * _ordered(both[score].to_numpy(), positive, patient, len(names))
+            for sign, score in ((1, "head"), (-1, "maximum"))
+        )
+        draws = ratio(((counts @ more) * counts).sum(axis=1), (counts @ of[True]) * (counts @ of[False]))
+        low, high = interval(draws, min(np.count_nonzero(some) for some in of.values()))
+        known = f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else ""
+        parts.append(f"{kind} {more.sum() / (of[True].sum() * of[False].sum()):+.3f}{known}")
+    return f"AUROC, head minus highest probability: {'; '.join(parts)}."
+
+
+def _ordered(
+    scores: NDArray[np.float64], positive: NDArray[np.bool_], patient: NDArray[np.intp], patients: int
+) -> NDArray[np.float64]:
+    """Pairs in the right order of positives of the patient of the row, and negatives of that of the column."""
+    found = np.zeros((patients, patients))
+    for other in np.unique(patient[~positive]):
+        lower = np.sort(scores[~positive & (patient == other)])
+        beaten = (np.searchsorted(lower, scores, "left") + np.searchsorted(lower, scores, "right")) / 2
+        found[:, other] = sums_by_patient(np.where(positive, beaten, 0.0), patient, patients)
+    return found
 
 
 def emptied(frames: pd.DataFrame) -> str:

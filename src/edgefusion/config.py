@@ -83,6 +83,11 @@ class TrainConfig:
     """Random rotation, stretch and shift of every frame."""
     intensity: bool = True
     """Random gain and gamma of every frame, gain that changes over it, and acoustic shadows."""
+    negatives: float = 0.0
+    """Where every training frame shows every label, EdgeFusion-UNet is trained without a presence head. Above 0, one is
+    fitted to the finished network, on views of the frames of which this share is made to lose the labels (at most
+    0.5), as many are changed alike without losing them, and the others stay; see ``training.negatives``. The rest of
+    the network is not touched. 0.25 is what ``docs/results/presence.md`` judges."""
     patience: int = 0
     """Stop after so many epochs without a better validation Dice; 0 trains to the end."""
     precision: Literal["auto", "32", "bf16"] = "auto"

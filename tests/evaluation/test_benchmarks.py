@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe
@@ -138,3 +139,47 @@ def test_measures_of_the_same_masks_agree_fully() -> None:
     for column, value in (("difference", 0.5), ("low", 0.5), ("high", 0.5), ("median", 0.5), ("correlation", 1.0)):
         np.testing.assert_allclose(table[column], value)
     assert measures.as_markdown(table).count("\n") == 1 + len(measures.SHOWN)
+
+
+def test_a_presence_threshold_costs_the_dice_of_what_it_empties() -> None:
+    presence = script("presence")
+    count = 100
+    scores = np.linspace(0.01, 1, count)
+    shown = pd.DataFrame(
+        {
+            **{"kind": "positive", "patient_id": [f"p{n // 20}" for n in range(count)], "head": np.nan},
+            **{"maximum": scores, "area": scores, "dice": 0.8, "used": scores > 0.1},
+        }
+    )
+    shown["used_dice"] = shown["dice"] * shown["used"]
+    empty = shown.head(10).assign(kind="cut", dice=0.0)
+    frames = pd.concat([shown, empty], ignore_index=True)
+    lines = presence.costs(frames).splitlines()
+    # No column for the head, which is not there; four sensitivities a score.
+    assert [line.split(" | ")[0] for line in lines[2:10]] == ["| maximum"] * 4 + ["| area"] * 4
+    # 95 of 100 are kept: five frames of 0.8 are lost, and the five negatives below the threshold recognised.
+    assert lines[2] == "| maximum | 0.95 | 0.050 | 0.7680 (−0.0320) | 0.400 |"
+    said = presence.emptied(frames)
+    assert re.search(r"0\.7200 \(.*as used, 0\.8000 \(0\.8000 to 0\.8000\) whatever .*difference -0\.0800 \(-", said)
+
+
+def test_a_gain_in_auroc_is_that_of_the_frames_with_its_interval_of_patients() -> None:
+    presence = script("presence")
+    generator = np.random.default_rng(0)
+    count = 120
+    frames = pd.DataFrame(
+        {
+            "kind": np.repeat(["positive", "cut"], count // 2),
+            "patient_id": np.tile([f"p{n}" for n in range(6)], count // 6),
+            "maximum": generator.normal(size=count).round(1),
+        }
+    )
+    shown = frames["kind"] == "positive"
+    frames["head"] = frames["maximum"] + shown
+    expected = roc_auc_score(shown, frames["head"]) - roc_auc_score(shown, frames["maximum"])
+    said = re.search(r"cut ([+-][.0-9]+) \(([+-][.0-9]+) to ([+-][.0-9]+)\)", presence.gains(frames))
+    assert said is not None
+    value, low, high = map(float, said.groups())
+    assert value == pytest.approx(expected, abs=6e-4)
+    assert 0 < low < value < high
+    assert presence.gains(frames.assign(head=np.nan)) == "The bundle has no presence head."

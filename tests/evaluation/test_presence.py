@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.phantom.study import make_phantom_study
 from edgefusion.data.study import Study
-from edgefusion.evaluation.presence import AS_USED, MIX, judge_presence, score
+from edgefusion.evaluation.presence import AS_USED, MIX, judge_presence, presence_threshold, score
 from edgefusion.evaluation.presence_frames import POSITIVE, negatives, positives
 from edgefusion.models.zoo import build_model
 
@@ -84,3 +86,16 @@ def test_a_frame_without_any_found_pixel_is_empty_whatever_its_score() -> None:
     row = judge_presence(pd.concat([shown, silent])).set_index("rule").loc["maximum"]
     assert row["specificity"] == 0
     assert row["kaggle"] == pytest.approx(1 - MIX)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60), st.floats(0, 1))
+def test_a_threshold_keeps_its_share_of_the_positives_and_no_higher_score_would(
+    scores: list[float], sensitivity: float
+) -> None:
+    values = np.array(scores)
+    threshold = presence_threshold(values, sensitivity)
+    assert threshold in values
+    assert (values >= threshold).mean() >= sensitivity
+    for higher in values[values > threshold]:
+        # One frame of slack: a share that falls between two frames is rounded to the safe side.
+        assert (values >= higher).sum() - 1 < sensitivity * len(values)

@@ -162,6 +162,26 @@ def test_without_empty_frames_presence_is_not_claimed(tmp_path: Path) -> None:
     assert "HD95, px" in card
 
 
+def test_presence_is_decided_by_another_network_and_judged_on_negatives(study: Study, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", ["nerve"], PATIENTS[:2])
+    make_bundle(tmp_path / "understudy", ["nerve"], PATIENTS[:1])
+    (tmp_path / "notes.yaml").write_text("{}")
+    plan = ["--understudy", str(tmp_path / "understudy"), "--sensitivity", "0.9", "--negatives", str(study.path)]
+    assert main([*call(tmp_path, study), *plan]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    choice, presence = metrics["presence_threshold"], metrics["presence"]["nerve"]
+    assert choice["patients"] == ["p01"]
+    assert Bundle.load(tmp_path / "out").thresholds["presence"] == pytest.approx(choice["threshold"])
+    assert {row["kind"] for row in presence["rows"]} == {"cut beside it", study.name}
+    assert presence["patients"] == 4
+    card = " ".join((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split())
+    assert f"Below a presence of {choice['threshold']:.3g} a frame's mask is emptied" in card
+    assert f"keeps 90% of {choice['frames']} frames of 1 patient (p01)" in card
+    assert "| as used |" in card
+    assert "beyond what the frames under Presence show" in card
+    assert "--understudy understudy --sensitivity 0.9 --negatives necks" in card
+
+
 def test_a_card_promises_what_the_network_has() -> None:
     arguments: dict[str, Any] = {"widths": (8,) * 4, "stem_widths": (4,) * 3}
     model = build_model("edgefusion-unet", 2, 1, **arguments)

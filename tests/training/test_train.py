@@ -103,15 +103,21 @@ def test_edgefusion_is_told_where_the_edges_are(discs: Study, tmp_path: Path) ->
 def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: Path) -> None:
     still = replace(_CONFIG, epochs=1, learning_rate=0.0)
 
-    def trained(study: Study, name: str, start: str | None = None) -> Bundle:
-        from_ = tmp_path / start if start else None
-        return train(study, "edgefusion-unet", tmp_path / name, still, _RECIPE, _SPLIT, start=from_)
+    def trained(study: Study, name: str, start: str | None = None, negatives: float = 0.0) -> Bundle:
+        from_, config = tmp_path / start if start else None, replace(still, negatives=negatives)
+        return train(study, "edgefusion-unet", tmp_path / name, config, _RECIPE, _SPLIT, start=from_)
 
     full = discs.frames[~discs.frames["frame_id"].str.endswith("_5")]
     always = Study(discs.path, "always", discs.labels, "", "", full)
     both, only = trained(discs, "both"), trained(always, "only")
     assert "presence_head" not in both.model_args
     assert only.model_args["presence_head"] is False
+    # With negatives it gets one afterwards, and is the same network otherwise.
+    made = trained(always, "made", negatives=0.25)
+    assert "presence_head" not in made.model_args
+    weights = made.model.state_dict()
+    assert all(value.equal(weights[name]) for name, value in only.model.state_dict().items())
+    assert Bundle.load(tmp_path / "made").model_args == made.model_args
     # A head that only one of the two has is left alone; all else is taken over.
     for start, there, after in (
         ("both", both, trained(always, "less", "both")),

@@ -21,6 +21,7 @@ from edgefusion.evaluation.aggregate import MEASURES
 from edgefusion.evaluation.answer import between, counted, number, title_of
 from edgefusion.evaluation.calibration import BINS, REGIONS
 from edgefusion.evaluation.presence import has_presence_head
+from edgefusion.evaluation.presence_table import as_markdown
 
 _PRESENCE = {"sensitivity": "Sensitivity", "specificity": "Specificity", "auroc": "AUROC of presence"}
 _MANY = 40
@@ -64,7 +65,7 @@ def write_card(name: str, bundle: Bundle, metrics: Mapping[str, Any], notes: Not
     Args:
         name: Of the bundle.
         bundle: What the card is about.
-        metrics: What ``publish.measure`` returns.
+        metrics: What ``publish.publish`` returns.
         notes: A person's part.
         command: What made the card.
     """
@@ -77,6 +78,7 @@ def write_card(name: str, bundle: Bundle, metrics: Mapping[str, Any], notes: Not
             *_what_it_is(bundle, notes),
             *_data(bundle, metrics),
             *(line for label in bundle.labels for line in _results(label, metrics)),
+            *(line for label in bundle.labels for line in _presence(label, metrics)),
             *_calibration(metrics),
             *(line for label in bundle.labels for line in _worst(label, metrics, notes)),
             *_speed(metrics),
@@ -98,7 +100,7 @@ def _what_it_is(bundle: Bundle, notes: Notes) -> Iterator[str]:
     yield _item(
         f"Answers: for each of {', '.join(bundle.labels)} a mask, its border, its {presence}, at the frame's own size"
     )
-    yield f"- Thresholds: mask {bundle.thresholds['mask']:g}, presence {bundle.thresholds['presence']:g}"
+    yield _item(f"Thresholds: mask {bundle.thresholds['mask']:g}, presence {bundle.thresholds['presence']:.3g}")
     yield f"- License of the weights: {notes.license or 'not stated'}"
     yield ""
 
@@ -146,6 +148,22 @@ def _results(label: str, metrics: Mapping[str, Any]) -> Iterator[str]:
         "one pass a frame, at the frames' own size."
     )
     yield ""
+
+
+def _presence(label: str, metrics: Mapping[str, Any]) -> Iterator[str]:
+    summary, choice = metrics["presence"].get(label), metrics["presence_threshold"]
+    if summary is None:
+        return
+    yield from (f"## Presence: {label}", "")
+    if choice:
+        yield _prose(
+            f"Below a presence of {choice['threshold']:.3g} a frame's mask is emptied. This threshold keeps "
+            f"{choice['sensitivity']:.0%} of {counted(choice['frames'], 'frame')} of {_patients(choice['patients'])} "
+            f"where another network, trained alike without them, meets them; the patients judged here chose nothing."
+        )
+        yield ""
+    *table, remark = as_markdown(summary)
+    yield from (*table, _prose(remark), "")
 
 
 def _calibration(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -199,7 +217,9 @@ def _use(bundle: Bundle, metrics: Mapping[str, Any]) -> Iterator[str]:
     yield _item(f"Measuring the area of a {labels} where single frames matter: see the worst frames.")
     for label, empty in metrics["empty_frames"].items():
         there = f"Telling whether a {label} is there at all"
-        if empty:
+        if label in metrics["presence"]:
+            yield _item(f"{there}, beyond what the frames under Presence show; none is of a new patient without one.")
+        elif empty:
             yield _item(f"{there}, beyond what {counted(empty, 'frame')} without one can show.")
         else:
             yield _item(

@@ -90,7 +90,7 @@ def judge_presence(frames: pd.DataFrame) -> pd.DataFrame:
             both = pd.concat([positive, negative], ignore_index=True)
             values = both["used" if rule == AS_USED else rule].astype(float).to_numpy()
             of_positives = values[: len(positive)]
-            threshold = 1.0 if rule == AS_USED else float(np.quantile(of_positives, 1 - SENSITIVITY, method="lower"))
+            threshold = 1.0 if rule == AS_USED else presence_threshold(of_positives, SENSITIVITY)
             dice = both["used_dice" if rule == AS_USED else "dice"].to_numpy()
             is_positive = np.arange(len(both)) < len(positive)
             dice = np.where(values >= threshold, dice, np.where(is_positive, 0.0, 1.0))
@@ -108,6 +108,19 @@ def judge_presence(frames: pd.DataFrame) -> pd.DataFrame:
                 measures |= dict.fromkeys(("auroc", "auroc_low", "auroc_high"), np.nan)
             rows.append(facts | measures)
     return pd.DataFrame(rows)
+
+
+def presence_threshold(of_positives: NDArray[np.floating[Any]], sensitivity: float) -> float:
+    """The highest threshold that keeps at least a share of the frames that show the label.
+
+    The rule looks at positives alone: no negatives are like those of a real examination, so none may say where the
+    threshold lies.
+
+    Args:
+        of_positives: N scores of frames that show the label, at least one.
+        sensitivity: The share of them that must be at or above the threshold, in [0, 1].
+    """
+    return float(np.quantile(of_positives, 1 - sensitivity, method="lower"))
 
 
 def has_presence_head(bundle: Bundle) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,22 @@ class Shot:
     """H×W, where the label is."""
 
 
-def positives(study: Study, bundle: Bundle, label: str) -> list[Shot]:
+def positives(study: Study, bundle: Bundle, label: str, patients: Collection[str] | None = None) -> list[Shot]:
     """The frames that show a label, of patients whom a bundle was not trained on.
+
+    Args:
+        study: The study.
+        bundle: Tells which patients are new.
+        label: What is there.
+        patients: Take none but these.
 
     Raises:
         UsageError: If there are none, or the study does not have the label.
     """
     labelled = study.labelled()
     new = labelled[~labelled["patient_id"].isin(bundle.seen(study.sha256()))]
+    if patients is not None:
+        new = new[new["patient_id"].isin(patients)]
     shots = [shot for _, shot in _shots(study, new, bundle, label) if shot.truth.any()]
     if not shots:
         raise UsageError(f"{study.path} has no frame with a {label} of a patient that is new to the bundle.")

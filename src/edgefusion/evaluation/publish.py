@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,9 @@ from edgefusion.evaluation.card import Notes, read_notes, write_card
 from edgefusion.evaluation.evaluate import check_labels, judge, predict_frames
 from edgefusion.evaluation.metrics import distance_unit
 from edgefusion.evaluation.pictures import overlay
+from edgefusion.evaluation.presence import SENSITIVITY
+from edgefusion.evaluation.presence_choice import choose_threshold
+from edgefusion.evaluation.presence_table import score_presence, summarise_presence
 from edgefusion.files import atomic_path, write_json, write_text
 from edgefusion.inference.predictor import Predictor, load_bundle
 from edgefusion.progress import say, track
@@ -49,8 +53,26 @@ _WORST_COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class PresencePlan:
+    """How presence is decided, and what it is judged on besides the study's own frames."""
+
+    understudy: Path | None = None
+    """A bundle trained alike on fewer patients, which chooses the threshold, see ``choose_threshold``; without it the
+    trained bundle's own threshold stays."""
+    sensitivity: float = SENSITIVITY
+    """Share of the frames with a label that the threshold is to keep."""
+    negatives: tuple[Path, ...] = ()
+    """Studies with frames that do not show the labels; with any, the card has a table of presence."""
+
+
 def publish(
-    bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None = None
+    bundle: Path | str,
+    study: Path | str,
+    output: Path,
+    pictures: Path,
+    notes: Path | None = None,
+    presence: PresencePlan | None = None,
 ) -> dict[str, Any]:
     """Write a bundle with 16-bit weights, its measures and its card.
 
@@ -65,9 +87,11 @@ def publish(
             of an earlier call. They are frames of the study, whose terms may forbid to pass them on, so this folder
             must not lie in ``output``.
         notes: A file for ``card.read_notes``.
+        presence: How presence is decided and judged.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds: ``measure``, and ``presence_threshold`` (of ``choose_threshold``, or None) and
+        ``presence`` (of each label ``summarise_presence``, if there are negatives).
 
     Raises:
         UsageError: If the study has other labels or no patient that is new to the bundle, or ``pictures`` lies in
@@ -75,9 +99,13 @@ def publish(
     """
     if pictures.resolve().is_relative_to(output.resolve()):
         raise UsageError(f"{pictures} lies in {output}.", "Keep pictures of the data apart from what is published.")
-    said = read_notes(notes) if notes else Notes()
+    said, plan = read_notes(notes) if notes else Notes(), presence or PresencePlan()
     judged, trained = Study.load(study), load_bundle(bundle)
     check_labels(trained, judged)
+    choice = None
+    if plan.understudy is not None:
+        choice = choose_threshold(trained, load_bundle(plan.understudy), judged, plan.sensitivity)
+        trained.thresholds = {**trained.thresholds, "presence": choice["threshold"]}
     output.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".publishing-", dir=output.parent) as temporary:
         made = Path(temporary)
@@ -85,7 +113,13 @@ def publish(
         # What is judged is what is published.
         published = Bundle.load(made)
         metrics = measure(published, judged, pictures)
-        command = _command(bundle, study, output, pictures, notes)
+        metrics["presence_threshold"] = choice
+        others = [Study.load(path) for path in plan.negatives]
+        metrics["presence"] = {
+            label: summarise_presence(score_presence(published, judged, others, label))
+            for label in (judged.labels if others else ())
+        }
+        command = _command(bundle, study, output, pictures, notes, plan)
         write_json(made / "metrics.json", metrics)
         (made / "calibration.svg").write_bytes(draw_reliability(metrics["calibration"]))
         write_text(made / "README.md", write_card(output.resolve().name, published, metrics, said, command))
@@ -178,10 +212,17 @@ def _speed(study: Study, bundle: Bundle, frame_ids: Sequence[str]) -> dict[str, 
     }
 
 
-def _command(bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None) -> str:
+def _command(
+    bundle: Path | str, study: Path | str, output: Path, pictures: Path, notes: Path | None, plan: PresencePlan
+) -> str:
     """The call, with paths relative to the working folder: where that lies on this machine is nobody's business."""
     folders = {"": bundle, " ": study, " -o ": output, " --pictures ": pictures, " --notes ": notes}
+    folders |= {" --understudy ": plan.understudy}
     words = "".join(f"{flag}{shlex.quote(_relative(path))}" for flag, path in folders.items() if path)
+    if plan.understudy:
+        words += f" --sensitivity {plan.sensitivity:g}"
+    if plan.negatives:
+        words += " --negatives " + " ".join(shlex.quote(_relative(path)) for path in plan.negatives)
     return f"python -m edgefusion.evaluation.publish {words}"
 
 
@@ -198,9 +239,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the published bundle")
     parser.add_argument("--pictures", type=Path, required=True, help="folder for the worst frames; never commit it")
     parser.add_argument("--notes", type=Path, help="YAML with about, terms, license, made_with, causes")
+    parser.add_argument("--understudy", type=Path, help="bundle trained alike on fewer patients: sets the presence")
+    parser.add_argument("--sensitivity", type=float, default=SENSITIVITY, help="share of frames that presence keeps")
+    parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="studies with frames without the labels")
     given = parser.parse_args(arguments)
+    plan = PresencePlan(given.understudy, given.sensitivity, tuple(given.negatives))
     try:
-        publish(given.bundle, given.study, given.output, given.pictures, given.notes)
+        publish(given.bundle, given.study, given.output, given.pictures, given.notes, plan)
     except EdgeFusionError as error:
         say(str(error))
         return error.exit_code

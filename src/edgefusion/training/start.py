@@ -58,7 +58,7 @@ def load_start(start: Path | str, model: str, recipe: ChannelRecipe, study: Stud
 
 
 def take_over(module: nn.Module, before: Bundle) -> list[Origin]:
-    """Give ``module`` the weights of a bundle; a presence head that only one of the two has is left alone.
+    """Give ``module`` the weights of a bundle, see ``take_weights``.
 
     Returns:
         All trainings behind these weights, the last one last.
@@ -66,11 +66,20 @@ def take_over(module: nn.Module, before: Bundle) -> list[Origin]:
     Raises:
         UsageError: If the networks differ in size or labels.
     """
-    held, wanted = before.model.state_dict(), module.state_dict()
+    take_weights(module, before.model)
+    return before.history()
+
+
+def take_weights(module: nn.Module, other: nn.Module) -> None:
+    """Give ``module`` the weights of another network; a presence head that only one of the two has is left alone.
+
+    Raises:
+        UsageError: If the networks differ in size or labels.
+    """
+    held, wanted = other.state_dict(), module.state_dict()
     weights = {name: value for name, value in held.items() if name in wanted or not name.startswith(_PRESENCE)}
     weights |= {name: value for name, value in wanted.items() if name not in held and name.startswith(_PRESENCE)}
     try:
         module.load_state_dict(weights)
     except RuntimeError:
         raise UsageError("The network to start from has another size or other labels.", "Train it alike.") from None
-    return before.history()

@@ -25,11 +25,13 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
+from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
-from edgefusion.training.start import fitting_arguments, load_start, take_over
+from edgefusion.training.presence_head import fit_presence_head
+from edgefusion.training.start import fitting_arguments, load_start, take_over, take_weights
 from edgefusion.training.task import SegmentationTask
 
 
@@ -88,6 +90,12 @@ def train(
     module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
     started_from = [] if before is None else take_over(module, before)
     epochs = _fit(module, training, validation, config, output, resume, title)
+    if config.negatives and arguments.get("presence_head") is False:
+        del arguments["presence_head"]
+        headless, module = module, build_model(model, len(recipe.channels), len(study.labels), **arguments)
+        take_weights(module, headless)
+        assert isinstance(module, EdgeFusionUNet)
+        fit_presence_head(module, training, config)
     bundle = Bundle(
         model=module.eval(),
         model_name=model,

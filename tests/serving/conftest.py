@@ -64,7 +64,12 @@ class Server:
 
 @contextmanager
 def running(
-    uploads: Path, limits: Limits | None = None, token: str | None = None, local: bool = True, seconds: float = 0.0
+    limits: Limits | None = None,
+    token: str | None = None,
+    local: bool = True,
+    seconds: float = 0.0,
+    *,
+    uploads: Path,
 ) -> Iterator[Server]:
     models = Models({"one": spot_network(seconds=seconds), "two": spot_network(("nerve", "vessel"))})
     with pytest.MonkeyPatch.context() as patch:
@@ -96,13 +101,13 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(uploads: Path) -> Iterator[Server]:
-    with running(uploads) as started:
+    with running(uploads=uploads) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def start(uploads: Path) -> Callable[..., Any]:
-    return partial(running, uploads)
+    return partial(running, uploads=uploads)
 
 
 def _frame(height: int = 96, width: int = 128) -> NDArray[np.uint8]:

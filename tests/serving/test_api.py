@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,10 +149,20 @@ def _empties(folder: Path) -> bool:
     return False
 
 
-def test_uploads_leave_nothing_behind(server: Any, spot_png: bytes, uploads: Path) -> None:
-    for body in (spot_png, spot_png[:200], b"nothing of use", b""):
-        server.predict(body)
-    assert _empties(uploads)
+def test_uploads_leave_nothing_behind(start: Callable[..., Any], spot_png: bytes, tmp_path: Path) -> None:
+    with start(uploads=tmp_path) as server:
+        for body in (spot_png, spot_png[:200], b"nothing of use", b""):
+            server.predict(body)
+        assert _empties(tmp_path)
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        about = server.client.post("/v1/sessions", files={"file": ("Doe^Jane.png", spot_png)}).json()
+        (kept,) = folder.iterdir()
+        assert re.fullmatch(r"[0-9a-f]{32}\.png", kept.name)
+        server.client.delete(f"/v1/sessions/{about['id']}")
+        assert _empties(tmp_path)
+        server.client.post("/v1/sessions", files={"file": spot_png})
+    assert not list(tmp_path.iterdir()), "the end of the server is the end of its uploads"
 
 
 def test_a_token_is_needed_where_one_is_set(start: Callable[..., Any], spot_png: bytes) -> None:
@@ -211,7 +222,7 @@ def test_the_page_loads_nothing_from_elsewhere(server: Any) -> None:
         assert "https://" not in text
 
 
-def test_a_session_from_opening_to_its_end(server: Any, spot: Any, spot_png: bytes, uploads: Path) -> None:
+def test_a_session_from_opening_to_its_end(server: Any, spot: Any, spot_png: bytes) -> None:
     about = server.client.post("/v1/sessions", files={"file": spot_png}).json()
     assert about["kind"] == "picture"
     path = f"/v1/sessions/{about['id']}"
@@ -226,7 +237,6 @@ def test_a_session_from_opening_to_its_end(server: Any, spot: Any, spot_png: byt
     assert server.client.delete(path).status_code == 204
     gone = server.client.get(f"{path}/results")
     assert (gone.status_code, "Open it again" in _message(gone)) == (404, True)
-    assert _empties(uploads)
 
 
 def test_the_example_is_a_clip(server: Any) -> None:

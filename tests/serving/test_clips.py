@@ -85,6 +85,11 @@ def test_a_clip_of_too_many_frames(start: Callable[..., Any], cine: bytes) -> No
         response = server.predict(cine)
         assert response.status_code == 413
         assert "3 frames" in response.json()["error"]["message"]
+        about = server.client.post("/v1/sessions", files={"file": cine}).json()
+        assert about["count"] == 2
+        last = server.client.get(f"/v1/sessions/{about['id']}/results").text.splitlines()[-1]
+        assert json.loads(last)["end"]["count"] == 2
+        assert "longer" in json.loads(last)["end"]["note"]
 
 
 def test_a_session_has_room_for_what_fits(start: Callable[..., Any], cine: bytes) -> None:

@@ -203,6 +203,21 @@ def test_a_wrong_file_is_refused_in_words(page: Page, spot_png: bytes) -> None:
     expect(page.locator("#alert")).to_be_hidden()
 
 
+_DROP = """([name, bytes]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], name));
+  for (const kind of ["dragover", "drop"]) {
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+def test_a_file_is_dropped_on_it(page: Page, spot_png: bytes) -> None:
+    page.evaluate(_DROP, ["dropped.png", list(spot_png)])
+    expect(page.locator("#source")).to_contain_text("dropped.png")
+    expect(page.locator("#drop")).to_be_hidden()
+
+
 def test_two_networks_side_by_side(page: Page, spot_png: bytes) -> None:
     _opened(page, spot_png)
     page.select_option("#other", "two")

@@ -106,6 +106,7 @@ def routes(service: Service) -> APIRouter:
         wanted = _wanted(request.headers.get("accept", JSON))
         async with service.engine.place(), _uploaded(request, service) as upload:
             clip = await service.engine.run(open_clip, service, upload, spacing_mm)
+            _check_count(clip.count or 0, service)
             _check_wanted(wanted, upload, clip)
             if wanted == PNG:
                 return Response(await service.engine.run(_only_mask, service, clip, predictor), media_type=PNG)
@@ -153,11 +154,7 @@ async def _predicted(service: Service, clip: Clip, model: str, predictor: Predic
         image = next(frames, None)
         if image is None:
             return None
-        if index == service.limits.frames:
-            raise Problem(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"The clip has more than {index} frames, which is the limit. Cut it.",
-            )
+        _check_count(index + 1, service)
         return predict_frame(index, image, clip, predictor)
 
     try:
@@ -175,6 +172,14 @@ async def _predicted(service: Service, clip: Clip, model: str, predictor: Predic
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "The file holds no frame.")
     finally:
         service.engine.later(frames.close)
+
+
+def _check_count(count: int, service: Service) -> None:
+    if count > service.limits.frames:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The clip has {count} frames or more, and {service.limits.frames} are allowed. Cut it.",
+        )
 
 
 def _only_mask(service: Service, clip: Clip, predictor: Predictor) -> bytes:

@@ -19,6 +19,7 @@ from edgefusion.serving.answers import Layer, describe_clip, picture_of
 from edgefusion.serving.api import ERRORS, PNG, SEG, UPLOAD, UPLOAD_ERRORS, ModelName, SpacingMm, open_clip
 from edgefusion.serving.example import example_clip
 from edgefusion.serving.intake import Upload, frames_of, receive
+from edgefusion.serving.limits import Limits
 from edgefusion.serving.problems import Problem
 from edgefusion.serving.segmentation import segment
 from edgefusion.serving.service import Service
@@ -51,7 +52,7 @@ def routes(service: Service) -> APIRouter:
                 service.engine.later(upload.delete)
                 raise
             service.sessions.add(session)
-            return _about(session)
+            return _about(session, service.limits)
 
     @router.post("/v1/sessions/example", status_code=201)
     async def open_example() -> dict[str, Any]:
@@ -59,7 +60,7 @@ def routes(service: Service) -> APIRouter:
         async with service.engine.place():
             session = await service.engine.run(_open_example, service)
             service.sessions.add(session)
-            return _about(session)
+            return _about(session, service.limits)
 
     @router.delete("/v1/sessions/{session_id}", status_code=204)
     async def close_file(session_id: SessionId) -> None:
@@ -152,13 +153,13 @@ def _open_example(service: Service) -> Session:
     return service.open_session(clip, clip.read(), None)
 
 
-def _about(session: Session) -> dict[str, Any]:
+def _about(session: Session, limits: Limits) -> dict[str, Any]:
     height, width = session.frame(0).shape[:2]
     clip = session.clip
     return {
         "id": session.id,
         "kind": session.kind,
-        "count": clip.count,
+        "count": None if clip.count is None else min(clip.count, limits.frames),
         "rate": clip.rate,
         "size": {"height": height, "width": width},
         "spacing_mm": None if clip.spacing is None else list(clip.spacing),

@@ -65,7 +65,7 @@ def test_a_stream_over_udp_comes_as_it_is_sent_and_ends_clearly(capsys: pytest.C
             assert np.ptp(frame) <= 2
             levels.append(int(frame[0, 0]))
             if len(levels) == 30:
-                assert 0.1 < live.time_s < 20
+                assert 0 < live.time_s < 20  # by the clock: what was buffered comes at once
                 stop()
     assert 30 <= len(levels) < 300
     steps = np.diff(levels)

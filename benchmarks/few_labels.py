@@ -6,7 +6,7 @@ python benchmarks/few_labels.py runs/kaggle --whole runs/ablation -o runs/few-la
 
 Patients are drawn by lot among the ablation's training patients, smaller draws inside larger ones; every further lot
 has a further seed of training, too. All are judged on the ablation's development patients. Runs resume; ``--only 6``
-trains one size, and the table is made of all sizes that are complete.
+trains one size, and the table is made of all trainings that are complete.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def main() -> None:
     names = [(size, lot, network) for size in sizes for lot in lots for network in given.networks.split(",")]
     with ThreadPoolExecutor(given.jobs) as pool:
         list(pool.map(lambda name: train(study, given, *name), names))
-    units = complete(given.output, given.whole, lots)
-    if not units:
-        print("No size is complete yet: no table.")
+    runs = complete(given.output, given.whole, lots)
+    if not runs:
+        print("EdgeFusion-UNet is not trained yet: no table.")
         return
-    values = curves(study, units)
+    values = curves(study, runs)
     print(as_markdown(values))
     if given.picture:
         with atomic_path(given.picture) as temporary:
@@ -105,37 +105,44 @@ def folder(output: Path, size: int, lot: int) -> Path:
     return output / f"patients_{size}" / f"lot_{lot}"
 
 
-def complete(output: Path, whole: Path, lots: list[int]) -> list[list[Path]]:
-    """The folders of every size that is complete, which hold a run of each network: one a lot, all patients last."""
+def complete(output: Path, whole: Path, lots: list[int]) -> list[dict[str, list[Path]]]:
+    """The runs of each network, one a lot, that are complete: for every size that has the reference, all patients last.
+
+    Of a network without a run in every lot, there is none: the lots of one size are compared as a whole.
+    """
     sizes = sorted(int(path.name.removeprefix("patients_")) for path in output.glob("patients_*"))
-    units = [[folder(output, size, lot) for lot in lots] for size in sizes] + [[whole]]
-    return [
-        folders
-        for folders in units
-        if all((path / network / "report.html").is_file() for path in folders for network in NETWORKS)
-    ]
+    found = []
+    for folders in [*([folder(output, size, lot) for lot in lots] for size in sizes), [whole]]:
+        runs = {network: [path / network for path in folders] for network in NETWORKS}
+        runs = {name: paths for name, paths in runs.items() if all((path / "report.html").is_file() for path in paths)}
+        if REFERENCE in runs:
+            found.append(runs)
+    return found
 
 
-def curves(study: Study, units: list[list[Path]]) -> pd.DataFrame:
-    """One row a size and network: patients, frames (mean of the lots), masked-frame Dice with its interval, the
-    difference to the first network with its interval, boundary_f1 and hd95."""
+def curves(study: Study, sizes: list[dict[str, list[Path]]]) -> pd.DataFrame:
+    """One row a size and network.
+
+    Its columns are patients, network, frames (mean of the lots), value with low and high (masked-frame Dice),
+    boundary_f1 and hd95, and the difference in Dice to the reference with least, most and p.
+    """
     rows = []
-    for folders in units:
-        splits = [read_splits(path / REFERENCE / "splits.json")[0] for path in folders]
+    for runs in sizes:
+        splits = [read_splits(path / "splits.json")[0] for path in runs[REFERENCE]]
         frames = pd.concat(
-            read_frames(path / network / "frames.csv").assign(model=network, fold=path.name)
-            for path in folders
-            for network in NETWORKS
+            read_frames(path / "frames.csv").assign(model=network, fold=f"lot_{lot}")
+            for network, paths in runs.items()
+            for lot, path in enumerate(paths)
         )
         values = summarise(frames).set_index(["model", "measure"])
-        pairs = compare_models(frames, REFERENCE).set_index(["measure", "other"]).loc["dice_masked"]
-        for network in NETWORKS:
+        pairs = compare_models(frames, REFERENCE).set_index(["measure", "other"])
+        for network in runs:
             row = {"patients": len(splits[0].train), "network": network}
             row["frames"] = round(float(np.mean([len(split.train_frames(study)) for split in splits])))
             row |= values.loc[(network, "dice_masked"), ["value", "low", "high"]].to_dict()
             row |= {key: values.loc[(network, key), "value"] for key in ("boundary_f1", "hd95")}
             if network != REFERENCE:
-                pair = pairs.loc[network]
+                pair = pairs.loc[("dice_masked", network)]
                 row |= {"difference": -pair["difference"], "least": -pair["high"], "most": -pair["low"]}
                 row["p"] = pair["p"]
             rows.append(row)
@@ -144,18 +151,17 @@ def curves(study: Study, units: list[list[Path]]) -> pd.DataFrame:
 
 def as_markdown(values: pd.DataFrame) -> str:
     lines = [
-        "| patients (frames) | network | Dice, masked frames (95 %) | minus EdgeFusion-UNet (95 %), p | boundary F1, 2 px "
-        "| HD95, px |",
+        "| patients (frames) | network | Dice, masked frames (95 %) | minus EdgeFusion-UNet (95 %), p "
+        "| boundary F1, 2 px | HD95, px |",
         "|---|---|---|---|---|---|",
     ]
     for row in values.to_dict("records"):
         first = row["network"] == REFERENCE
-        difference = f"{row['difference']:+.3f} ({row['least']:+.3f} to {row['most']:+.3f}), {row['p']:.2f}"
         cells = [
             f"{row['patients']} ({row['frames']})",
             NETWORKS[row["network"]],
             f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-            "" if first else difference,
+            "" if first else f"{row['difference']:+.3f} ({row['least']:+.3f} to {row['most']:+.3f}), {row['p']:.2f}",
             f"{row['boundary_f1']:.3f}",
             f"{row['hd95']:.1f}",
         ]

@@ -105,7 +105,7 @@ def timed(predictors: dict[str, Predictor], rounds: int) -> dict[str, tuple[floa
 
 def as_markdown(values: pd.DataFrame) -> str:
     lines = [
-        "| network | G mult.-adds | ms | network's ms | Dice, masked frames (95 %) | minus EdgeFusion-UNet as it is (95 %) "
+        "| network | G mult.-adds | ms | network's ms | Dice, masked frames (95 %) | minus as it is (95 %) "
         "| boundary F1, 2 px | HD95, px |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -73,13 +73,13 @@ def judged_elsewhere(
     """One row a frame, as ``aggregate.read_frames`` has them, for one label that bundle and study share.
 
     Raises:
-        UsageError: If either does not have the label, or the bundle was trained on patients of this study.
+        UsageError: If either does not have the label, or the bundle was trained on this study at any stage.
     """
     for owner, labels in ((f"The bundle {model}", bundle.labels), (str(study.path), study.labels)):
         if label not in labels:
             raise UsageError(f"{owner} knows {', '.join(labels)}, but no {label}.", "Name a label that both have.")
-    if bundle.seen(study.sha256()):
-        raise UsageError(f"{model} was trained on patients of {study.path}.", "Judge it on another study.")
+    if study.sha256() in (bundle.study_sha256, *(origin.sha256 for origin in bundle.started_from)):
+        raise UsageError(f"{model} was trained on {study.path}.", "Judge it on another study.")
     found_value, true_value = bundle.labels.index(label) + 1, study.labels.index(label) + 1
     blocks = patient_blocks(study.frames).set_axis(study.frames["frame_id"])
     rows = []

@@ -24,7 +24,7 @@ from edgefusion.bundle import Bundle
 from edgefusion.data.phantom.study import simulate_frame
 from edgefusion.data.splits import read_splits
 from edgefusion.evaluation.aggregate import read_frames, summarise
-from edgefusion.evaluation.chart_style import INK, MUTED, PALETTE, picture, single
+from edgefusion.evaluation.chart_style import MUTED, PALETTE, picture, single
 from edgefusion.evaluation.compare import compare_models
 from edgefusion.files import atomic_path
 from edgefusion.inference.predictor import Predictor
@@ -133,19 +133,20 @@ def front(values: pd.DataFrame) -> pd.DataFrame:
 @picture
 def draw_tradeoff(values: pd.DataFrame) -> Figure:
     """Masked-frame Dice against milliseconds a frame; what nothing beats in both is joined by a line."""
-    figure, axes = single(4.2)
+    figure, axes = single(5)
     best = front(values)
     axes.step(best["ms"], best["dice_masked"], where="post", color=MUTED, linewidth=0.8)
-    for row in values.to_dict("records"):
+    for number, row in enumerate(values.to_dict("records"), start=1):
         place = {BASELINE: 1, REFERENCE: 4}.get(row["name"], 0)
-        axes.plot(row["ms"], row["dice_masked"], "s" if row["name"] == BASELINE else "o", color=PALETTE[place])
-        axes.annotate(
-            row["title"], (row["ms"], row["dice_masked"]), (5, -3), textcoords="offset points", fontsize=7, color=INK
-        )
-    axes.margins(0.05)
-    axes.set_xlim(0, 1.35 * values["ms"].max())
+        at, marker = (row["ms"], row["dice_masked"]), "s" if row["name"] == BASELINE else "o"
+        axes.plot(*at, marker, color=PALETTE[place], label=f"{number}  {row['title']}")
+        # Above and below by turns, since the best of them lie close together.
+        axes.annotate(str(number), at, (0, 6 if number % 2 else -14), textcoords="offset points", ha="center")
+    axes.margins(0.1)
+    axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds a frame, frame to mask, two cores")
     axes.set_ylabel("Dice, frames of 8 other patients")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.2, columnspacing=1)
     return figure
 
 

@@ -3,9 +3,10 @@
 edgefusion ingest ../shared/data/kaggle-nerve/train -o runs/kaggle
 python benchmarks/ablation.py runs/kaggle -o runs/ablation --jobs 2
 
-Every file is read on top of full.yaml and compared with it, on development patients only. A file's first line says what
-it changes. Runs resume, and one whose settings have changed is refused; ``--only a,b`` trains some of them, and the
-table is made of all that are complete. ``--configs configs/few-labels`` asks the same of six training patients.
+Every file is read on top of configs/ablation/full.yaml and compared with it, on development patients only. A file's
+first line says what it changes. Runs resume, and one whose settings have changed is refused; ``--only a,b`` trains some
+of them, and the table is made of all that are complete. ``--configs configs/live`` asks the same of smaller and larger
+networks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edgefusion.evaluation.compare import compare_models
 from edgefusion.files import write_text
 
 REFERENCE = "full"
+BASE = Path("configs/ablation/full.yaml")
 MEASURES = {"dice_masked": 3, "precision": 3, "boundary_f1": 3, "hd95": 1}
 """Measures of the table, with their digits."""
 
@@ -56,7 +58,7 @@ def variants(configs: Path) -> dict[str, str]:
 
 def train(name: str, given: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(given.output / name)]
-    command += ["--config", str(given.configs / f"{REFERENCE}.yaml")]
+    command += ["--config", str(BASE)]
     if name != REFERENCE:
         command += ["--config", str(given.configs / f"{name}.yaml")]
     threads = str(max(1, cores() // given.jobs))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgefusion.errors import UsageError
 from edgefusion.models.blocks import standardise
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 
@@ -165,3 +166,13 @@ def test_channels_are_blanked_in_training_only_and_never_all_of_them() -> None:
     assert torch.equal(model.eval()(x[:4]).mask, model(x[:4]).mask)
     alone = EdgeFusionUNet(1, 1, channel_dropout=0.9)
     assert torch.equal(alone._blank_channels(x[:, :1]), x[:, :1])
+
+
+def test_with_instance_normalisation_a_frame_is_seen_alone() -> None:
+    x = torch.rand(4, 1, 32, 32)
+    for normalisation, alone in (("batch", False), ("instance", True)):
+        model = EdgeFusionUNet(1, 1, dropout=0.0, normalisation=normalisation).train()  # type: ignore[arg-type]
+        together, first = model(x).mask[:1], model(x[:1]).mask
+        assert torch.allclose(together, first, atol=1e-4) == alone
+    with pytest.raises(UsageError, match="no normalisation 'layer'"):
+        EdgeFusionUNet(1, 1, normalisation="layer")  # type: ignore[arg-type]

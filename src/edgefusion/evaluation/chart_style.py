@@ -108,6 +108,19 @@ def chart(draw: Callable[P, Figure]) -> Callable[P, bytes]:
     return as_svg
 
 
+def picture(draw: Callable[P, Figure]) -> Callable[P, bytes]:
+    """Turn a function that draws a figure into one that returns it as PNG on white, for documents."""
+
+    @wraps(draw)
+    def as_png(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        with mpl.rc_context(_SETTINGS):
+            content = io.BytesIO()
+            draw(*args, **kwargs).savefig(content, format="png", dpi=150, metadata={"Software": None})
+        return content.getvalue()
+
+    return as_png
+
+
 def _adaptive_style() -> bytes:
     """Style sheet inside the SVG: the reader's own typeface, and lighter colours on a dark page."""
     rules = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +39,24 @@ def standardise(x: Tensor) -> Tensor:
     return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-6)
 
 
+Normalisation = Literal["batch", "instance"]
+"""Over what features are normalised: a batch in training and its running mean in use, or each frame on its own."""
+
+
 class ConvBlock(nn.Sequential):
-    """3×3 convolution, batch normalisation, leaky ReLU.
+    """3×3 convolution, normalisation, leaky ReLU.
 
     The frames are standardised one by one before they come here, so a scanner's gain is gone already; batch
-    normalisation then costs nothing in use, where it folds into the convolution.
+    normalisation then costs nothing in use, where it folds into the convolution. What else is new about another
+    scanner's frames, only instance normalisation takes out (Ulyanov et al. 2016).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, groups: int = 1, normalisation: Normalisation = "batch"
+    ) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.BatchNorm2d(outputs) if normalisation == "batch" else nn.InstanceNorm2d(outputs, affine=True),
             nn.LeakyReLU(0.1, inplace=True),
         )
 
@@ -57,10 +64,10 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a shortcut. Input B×inputs×h×w, output B×outputs×h×w."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, normalisation: Normalisation = "batch") -> None:
         super().__init__()
-        self.first = ConvBlock(inputs, outputs)
-        self.second = ConvBlock(outputs, outputs)
+        self.first = ConvBlock(inputs, outputs, normalisation=normalisation)
+        self.second = ConvBlock(outputs, outputs, normalisation=normalisation)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

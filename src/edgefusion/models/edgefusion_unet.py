@@ -28,6 +28,7 @@ from edgefusion.models.blocks import (
     ConvBlock,
     EdgeGate,
     GlobalContext,
+    Normalisation,
     ResidualBlock,
     SegmentationOutput,
 )
@@ -52,9 +53,10 @@ class EdgeFusionUNet(nn.Module):
         edge_gates: Whether skip connections pass gates.
         boundary_head: Whether the border band is learnt, and shown to the mask head.
         presence_head: Whether the presence of each label is learnt.
+        normalisation: Over what features are normalised, see ``blocks.Normalisation``.
 
     Raises:
-        UsageError: If there is no such ``fusion``.
+        UsageError: If there is no such ``fusion`` or ``normalisation``.
 
     ``train`` leaves the presence head out where it could learn nothing; ``fusion``, ``edge_gates`` and
     ``boundary_head`` exist so that ``configs/ablation`` can leave each part out.
@@ -73,10 +75,13 @@ class EdgeFusionUNet(nn.Module):
         edge_gates: bool = True,
         boundary_head: bool = True,
         presence_head: bool = True,
+        normalisation: Normalisation = "batch",
     ) -> None:
         super().__init__()
         if fusion not in ("attention", "concatenation"):
             raise UsageError(f"There is no fusion '{fusion}'.", "Choose attention or concatenation.")
+        if normalisation not in ("batch", "instance"):
+            raise UsageError(f"There is no normalisation '{normalisation}'.", "Choose batch or instance.")
         self.in_channels = in_channels
         self.channel_dropout = channel_dropout
         self.edge_channel = edge_channel % in_channels
@@ -84,7 +89,7 @@ class EdgeFusionUNet(nn.Module):
 
         stem_inputs = (_FOLD**2, *stem_widths[:-1])
         self.stems = nn.ModuleList(
-            ConvBlock(in_channels * a, in_channels * b, stride=1 if level == 0 else 2, groups=in_channels)
+            ConvBlock(in_channels * a, in_channels * b, 1 if level == 0 else 2, in_channels, normalisation)
             for level, (a, b) in enumerate(zip(stem_inputs, stem_widths, strict=True))
         )
         self.fusions = nn.ModuleList(
@@ -94,14 +99,16 @@ class EdgeFusionUNet(nn.Module):
             for features, width in zip(stem_widths, widths[:-1], strict=True)
         )
         self.encoders = nn.ModuleList(
-            ResidualBlock(widths[max(level - 1, 0)], widths[level]) for level in range(levels + 1)
+            ResidualBlock(widths[max(level - 1, 0)], widths[level], normalisation) for level in range(levels + 1)
         )
         self.context = GlobalContext(widths[-1])
         self.dropout = nn.Dropout2d(dropout)
         self.reducers = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in range(levels))
         gates = nn.ModuleList(EdgeGate(widths[level], stem_widths[level]) for level in range(levels))
         self.gates = gates if edge_gates else None
-        self.decoders = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(levels))
+        self.decoders = nn.ModuleList(
+            ResidualBlock(widths[level], widths[level], normalisation) for level in range(levels)
+        )
         maps = labels * _FOLD**2
         self.boundary_head = nn.Conv2d(widths[0] + stem_widths[0], maps, 3, padding=1) if boundary_head else None
         self.mask_head = nn.Conv2d(widths[0] + (maps if boundary_head else 0), maps, 3, padding=1)

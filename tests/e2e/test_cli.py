@@ -168,11 +168,13 @@ def test_info_knows_every_network(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bench_times_every_backend_beside_its_peers_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--frames", "1", "--size", "96x128", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["stages"]["whole way: U-Net, matched, PyTorch"]["times_unet"] == 1
-    assert all(0 < values["median_ms"] <= values["p95_ms"] for values in figures["stages"].values())
-    assert figures["processes"].keys() == {"PyTorch", "ONNX Runtime"}
-    assert all(50 < values["peak_mb"] < 4000 for values in figures["processes"].values())
+    contenders = json.loads(capsys.readouterr().out)["contenders"]
+    assert contenders["U-Net, matched, PyTorch"]["times_unet"] == 1
+    for title in ("EdgeFusion, PyTorch", "EdgeFusion, ONNX Runtime", "U-Net, ONNX Runtime"):
+        stages = contenders[title]["stages"]
+        assert stages.keys() == {"resize, channels", "network", "resize back, mask, outlines", "overlay", "whole way"}
+        assert all(0 < values["median_ms"] <= values["p95_ms"] for values in stages.values())
+        assert 50 < contenders[title]["peak_mb"] < 4000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")

@@ -30,7 +30,7 @@ from edgefusion.inference.graph import Network
 from edgefusion.inference.onnx import STACK, export_onnx, network_graph
 from edgefusion.inference.predictor import Predictor
 
-ROUNDS = 200
+ROUNDS, BLOCKS = 200, 5
 
 
 class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -150,16 +150,17 @@ def _backends(
 
 
 def _times(backends: dict[str, Backend], stacks: NDArray[np.float32]) -> dict[str, list[float]]:
-    """In turn, round by round, so that a busy moment strikes all alike."""
+    """In turn, block by block: threads that one library keeps ready slow another's down, for a while."""
     times: dict[str, list[float]] = {name: [] for name in backends}
-    for round_ in range(-10, ROUNDS):
-        stack = stacks[round_ % len(stacks)][None]
+    for _ in range(BLOCKS):
         for name, backend in backends.items():
             run: Callable[[NDArray[np.float32]], Arrays] = backend
-            started = time.perf_counter()
-            run(stack)
-            if round_ >= 0:
-                times[name].append(1000 * (time.perf_counter() - started))
+            for round_ in range(-10, ROUNDS // BLOCKS):
+                stack = stacks[round_ % len(stacks)][None]
+                started = time.perf_counter()
+                run(stack)
+                if round_ >= 0:
+                    times[name].append(1000 * (time.perf_counter() - started))
     return times
 
 

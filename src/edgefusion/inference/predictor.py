@@ -232,6 +232,7 @@ def load(
     flip_averaging: bool = False,
     device: str = "cpu",
     backend: Literal["auto", "torch", "onnx"] = "auto",
+    threads: int | None = None,
 ) -> Predictor:
     """Load a network that is ready to use.
 
@@ -243,6 +244,8 @@ def load(
         backend: What runs the network. ``"onnx"`` is ONNX Runtime on the CPU, which needs ``model.onnx`` in the bundle
             (``edgefusion export BUNDLE --onnx``); ``"auto"`` takes it where that is there and ``device`` is the CPU,
             because it is the faster one, and PyTorch elsewhere. The masks are the same.
+        threads: For one pass of the network in ONNX Runtime; None takes all cores, which is best for a frame now and
+            then. In a stream the other stages want a core, too.
 
     Raises:
         UsageError: If the folder is not a bundle, the named one does not ship with this installation, there is no such
@@ -258,7 +261,7 @@ def load(
     if backend == "onnx" and not file.is_file():
         raise UsageError(f"{folder} has no model.onnx.", f"Write it: edgefusion export {bundle or folder} --onnx")
     if backend == "onnx" or (backend == "auto" and device == "cpu" and file.is_file()):
-        return Predictor(loaded, flip_averaging, device, OnnxBackend(file, loaded.weights_sha256))
+        return Predictor(loaded, flip_averaging, device, OnnxBackend(file, loaded.weights_sha256, threads))
     return Predictor(loaded, flip_averaging, device)
 
 

@@ -18,6 +18,7 @@ def train(arguments: list[str]) -> None:
     parser.add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
     parser.add("--start", type=str, help="bundle of the same network and channels whose weights to start from")
     parser.add("--validation-patients", default="", help="hold out these patients; by default a fifth of them")
+    parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
     parser.add("--config", action="config", help="YAML file with any of these settings")
     parser.add("--train", type=TrainConfig, default=TrainConfig())
     parser.add("--recipe", type=ChannelRecipe, default=ChannelRecipe())
@@ -30,7 +31,17 @@ def train(arguments: list[str]) -> None:
     check_name(given.model)
     study = Study.load(given.study)
     split = make_splits(study, SplitConfig(folds=1, validation_patients=names(given.validation_patients)))[0]
-    train_network(study, given.model, given.output, given.train, given.recipe, split, given.resume, start=given.start)
+    train_network(
+        study,
+        given.model,
+        given.output,
+        given.train,
+        given.recipe,
+        split,
+        given.resume,
+        network=dict(given.network),
+        start=given.start,
+    )
     print(given.output)
 
 

@@ -32,11 +32,13 @@ def predict(arguments: list[str]) -> None:
     parser.add("--strict", action="store_true", help="fail if any image could not be used")
     parser.add_json()
     given = parser.read(arguments)
+    from edgefusion.channels.bands import cores
     from edgefusion.inference.predict import predict_files
     from edgefusion.inference.predict_clip import read_crop
     from edgefusion.inference.predictor import load
 
-    model = load(given.model)
+    # Reading and writing go on beside the network.
+    model = load(given.model, threads=max(1, cores() - 1))
     rows = predict_files(
         given.inputs,
         given.output,

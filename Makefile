@@ -42,9 +42,14 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
 	test -f $(RUNS)/regional/bundle.yaml || $(BIN)/edgefusion train $(RUNS)/usgra --config configs/regional.yaml --resume -o $(RUNS)/regional
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
-	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/few-labels --seeds 0,1,2 -o $(RUNS)/few-labels --jobs 2
+	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/live -o $(RUNS)/ablation --jobs 2
+	$(BIN)/python benchmarks/few_labels.py $(RUNS)/kaggle --whole $(RUNS)/ablation -o $(RUNS)/few-labels --jobs 2
+	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml --models edgefusion-unet --network '{normalisation: instance}' -o $(RUNS)/usgra-instance
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
+	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed $(RUNS)/usgra
+	$(BIN)/python benchmarks/cross_study.py $(RUNS)/usgra-compare $(RUNS)/kaggle --split $(RUNS)/kaggle-fixed/splits.json --also regional
+	$(BIN)/python benchmarks/live_tradeoff.py $(RUNS)/ablation
 	$(BIN)/python benchmarks/agreement.py $(RUNS)/kaggle-fixed $(RUNS)/kaggle
 
 $(RUNS)/kaggle/study.yaml: | $(STAMP)

@@ -40,7 +40,7 @@ def serve_dicom(
             raise UsageError(f"There is no DICOM format '{name}'.", f"Choose from {', '.join(DICOM_FORMATS)}.")
     receiver = Peer.parse(peer)
     model = load(bundle)
-    say(f"{ae_title} listens at {host}:{port} and answers to {peer}. For research, not for diagnosis.")
+    say("For research, not for diagnosis.")
     run_dicom_server(lambda path: answer(path, model, formats), ae_title, host, port, receiver, spool)
 
 

@@ -146,7 +146,7 @@ function showClip(current) {
   $("scrub").setAttribute("aria-valuetext", `Frame ${frame + 1} of ${file.count}. ${$("verdict").textContent}`);
   $("position").textContent = `${frame + 1} / ${file.count}${file.complete ? "" : "…"}`;
   const read = Math.min(...current.map((run) => run.results.filter(Boolean).length));
-  $("progress").textContent = read < file.count ? `${read} frames read` : "";
+  $("progress").textContent = read < file.count ? `${read} of ${file.count} frames read` : "";
   const threshold = (run) => run.head?.thresholds.presence ?? 0.5;
   drawTimeline($("curve"), file.count, frame, current.map((run) => ({ ...run, threshold: threshold(run) })));
   $("curve-legend").textContent =

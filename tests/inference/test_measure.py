@@ -53,8 +53,8 @@ def test_ellipses(a: float, flat: float, angle: float, x: float, y: float) -> No
     perimeter = ellipse_perimeter(a, b)
     # The mask itself is off the ellipse: a quarter of a pixel along the border at most, one pixel in diameter.
     assert close(found.area, math.pi * a * b, 0.25 * perimeter)
-    assert close(found.feret_max, 2 * a)
-    assert close(found.feret_min, 2 * b)
+    assert close(found.feret_max, 2 * a, 1.05)
+    assert close(found.feret_min, 2 * b, 1.05)  # a border that only just misses two rows of pixels costs both
     assert close(found.perimeter, perimeter, math.pi)
     assert found.centroid == pytest.approx((x, y), abs=0.3)
     top = y - math.hypot(a * math.sin(angle), b * math.cos(angle))

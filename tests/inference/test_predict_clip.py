@@ -436,3 +436,20 @@ def test_a_dicom_clip_and_still_give_dicom_beside_the_rest(
     assert [summary["status"] for summary in kept] == ["kept"] * 3
     with pytest.raises(UsageError, match="still picture"):
         predict_files([folder / "picture.png"], out, make_bundle(), ["dicom-seg"])
+
+
+def test_measures_along_a_clip(make_bundle: MakeBundle, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (row,) = predict_files([clip], out, make_bundle(gains=(20.0, 10.0)), ["measures", "video"])
+    table = pd.read_csv(out / "clip_measures.csv")
+    timeline = pd.read_csv(out / "clip.csv")
+    assert len(table) == 2 * row["frames"]
+    nerve = table[table["label"] == "nerve"]
+    np.testing.assert_array_equal(nerve["area_total_px"], timeline["area_px_nerve"])
+    np.testing.assert_allclose(nerve["time"], timeline["time_s"], atol=1e-3)
+    about = json.loads((out / "clip_measures.json").read_text(encoding="utf-8"))["labels"]
+    assert about.keys() == {"nerve", "vessel"}
+    assert about["nerve"]["area_max_px"] == timeline["area_px_nerve"].max() > 0
+    assert "<svg" in (out / "clip_measures.svg").read_text(encoding="utf-8")
+    (kept,) = predict_files([clip], out, make_bundle(gains=(20.0, 10.0)), ["measures", "video"])
+    assert kept["status"] == "kept"

@@ -153,6 +153,19 @@ def test_scrubbing_stepping_and_playing(page: Page) -> None:
     expect(page.locator("#play")).to_have_text("Play")
 
 
+def test_what_is_found_along_a_clip_is_summed_up(page: Page) -> None:
+    expect(page.locator("#position")).to_have_text("1 / 24", timeout=20_000)
+    cells = page.locator("#profile td")
+    expect(cells.nth(0)).to_have_text(re.compile(r"^\d+ of 24$"))
+    smallest, largest, ratio = (float(cells.nth(row).inner_text()) for row in (1, 2, 3))
+    assert 0 < smallest <= largest
+    assert ratio == pytest.approx(largest / smallest, rel=0.06)
+    before = page.locator("#curve").evaluate("canvas => canvas.toDataURL()")
+    page.locator("label", has=page.locator("input[value=area]")).click()
+    expect(page.locator("#curve-legend")).to_contain_text("Curve: area")
+    assert page.locator("#curve").evaluate("canvas => canvas.toDataURL()") != before
+
+
 _FOCUSED = """() => {
   const one = document.activeElement;
   return [one.id || one.textContent.trim(), getComputedStyle(one).outlineStyle, one.type || one.tagName];
@@ -236,7 +249,7 @@ def test_a_dicom_file_gives_a_segmentation(
     expect(page.locator("#source")).to_contain_text("0.200 × 0.100 mm a pixel")
     expect(page.locator("#position")).to_have_text("1 / 2")
     expect(page.locator("#verdict")).to_have_text(re.compile(r"area [\d.]+ mm²"))
-    expect(page.locator(".measures")).to_contain_text("Largest diameter")
+    expect(page.locator("#measures")).to_contain_text("Largest diameter")
     name, body = _download(page, "seg")
     assert (name, body[128:132]) == ("edgefusion-seg.dcm", b"DICM")
 

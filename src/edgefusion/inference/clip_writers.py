@@ -13,21 +13,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.study import write_png
 from edgefusion.data.video_writer import VideoWriter
-from edgefusion.files import atomic_path
-from edgefusion.inference.writers import DICOM_FORMATS, Result, describe, draw_overlay, measures, output_path
+from edgefusion.files import atomic_path, write_text
+from edgefusion.inference.measure import NerveMeasures, measure
+from edgefusion.inference.measure_clip import measure_clip, measure_plot, measure_table
+from edgefusion.inference.writers import DICOM_FORMATS, NOTICE, Result, describe, draw_overlay, measures, output_path
 
 if TYPE_CHECKING:
     from edgefusion.bundle import Bundle
     from edgefusion.inference.predictor import Prediction
 
-CLIP_FORMATS = ("png", "overlay", "json", "video", *DICOM_FORMATS)
+CLIP_FORMATS = ("png", "overlay", "json", "video", "measures", *DICOM_FORMATS)
 """Formats that hold a clip; those of DICOM only one that is a DICOM file."""
+
+
+_INSTANT_S = 1e-6
 
 
 class ClipFrame(NamedTuple):
@@ -75,6 +81,8 @@ def clip_paths(format_: str, folder: Path, name: str) -> list[Path]:
             return [folder / f"{name}_overlay"]
         case "json":
             return [folder / f"{name}.json"]
+        case "measures":
+            return [folder / f"{name}_measures{ending}" for ending in (".csv", ".json", ".svg")]
         case _ if format_ in DICOM_FORMATS:
             return [output_path(format_, folder, name)]
     return [folder / f"{name}_overlay.mp4", folder / f"{name}.csv"]
@@ -96,6 +104,8 @@ def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iter
       ``area_mm2_LABEL``.
     - ``png``, ``overlay``: a folder with a PNG a frame, named by the frame's number, as ``write_results`` writes it.
     - ``json``: one object, whose ``frames`` has one entry a frame, each on a line of its own.
+    - ``measures``: of each label in each frame, a CSV table (``measure_table``, and ``label``); summed up along
+      the clip, JSON (``ClipMeasures.as_dict`` of each label); and the first label's area along the clip, SVG.
     - the formats of DICOM: see ``dicom_write.dicom_writer``.
 
     Raises:
@@ -107,6 +117,7 @@ def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iter
         "overlay": _overlays,
         "json": _json,
         "video": _video,
+        "measures": _measures,
     }
     with ExitStack() as stack:
         plain = [name for name in formats if name in writers]
@@ -182,6 +193,30 @@ def _json(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
 
         yield add
         file.write("\n]}\n")
+
+
+@contextmanager
+def _measures(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
+    found: list[list[NerveMeasures]] = [[] for _ in facts.bundle.labels]
+    times: list[float] = []
+
+    def add(frame: ClipFrame) -> None:
+        for label, measured in enumerate(found):
+            measured.append(measure(frame.prediction, frame.image, facts.spacing, label, facts.region))
+        # Frames of a live source may come at one and the same moment.
+        times.append(max(frame.time_s, times[-1] + _INSTANT_S) if times else frame.time_s)
+
+    yield add
+    if not times:
+        return
+    labelled = list(zip(facts.bundle.labels, found, strict=True))
+    tables = [measure_table(measured, times).assign(label=label) for label, measured in labelled]
+    write_text(paths[0], pd.concat(tables).to_csv(index=False, lineterminator="\n"))
+    clips = {label: measure_clip(measured, times) for label, measured in labelled}
+    about = {"notice": NOTICE, "clip": facts.name, "labels": {label: clip.as_dict() for label, clip in clips.items()}}
+    write_text(paths[1], _dump(about) + "\n")
+    label = facts.bundle.labels[0]
+    write_text(paths[2], measure_plot(clips[label], label).decode())
 
 
 @contextmanager

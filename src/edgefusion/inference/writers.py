@@ -33,7 +33,7 @@ STILL_FORMATS = ("png", "overlay", "json", "kaggle")
 DICOM_FORMATS = ("dicom-seg", "dicom-seg-probability", "dicom-seg-placed", "dicom-sc", "dicom-sr")
 """Formats that ``dicom_write.write_dicom`` writes, of frames of a DICOM file."""
 
-FORMATS = (*STILL_FORMATS, "video", *DICOM_FORMATS)
+FORMATS = (*STILL_FORMATS, "video", "measures", *DICOM_FORMATS)
 """Names of the formats, as ``edgefusion predict --format`` takes them."""
 
 NOTICE = "research use, not for diagnosis"

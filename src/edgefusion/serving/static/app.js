@@ -3,7 +3,7 @@
 import { ask, Failure, onTokenNeeded } from "./api.js";
 import { OpenFile } from "./clip.js";
 import { exported } from "./export.js";
-import { cards, make, measures } from "./findings.js";
+import { cards, make, measures, profile } from "./findings.js";
 import { onDrop, onKeys } from "./input.js";
 import { Live } from "./live.js";
 import { drawTimeline, frameAt } from "./timeline.js";
@@ -139,8 +139,9 @@ async function paint(here) {
 }
 
 function showClip(current) {
-  $("clip").hidden = file.count < 2;
+  $("clip").hidden = $("profile-box").hidden = file.count < 2;
   if (file.count < 2) return;
+  $("profile").replaceChildren(profile(current));
   $("scrub").max = file.count - 1;
   $("scrub").value = frame;
   $("scrub").setAttribute("aria-valuetext", `Frame ${frame + 1} of ${file.count}. ${$("verdict").textContent}`);
@@ -148,9 +149,11 @@ function showClip(current) {
   const read = Math.min(...current.map((run) => run.results.filter(Boolean).length));
   $("progress").textContent = read < file.count ? `${read} of ${file.count} frames read` : "";
   const threshold = (run) => run.head?.thresholds.presence ?? 0.5;
-  drawTimeline($("curve"), file.count, frame, current.map((run) => ({ ...run, threshold: threshold(run) })));
-  $("curve-legend").textContent =
-    "Curve: presence in each frame; dashes across: the threshold. Bars below: frames in which it was found.";
+  const kind = document.querySelector("[name=curve]:checked").value;
+  drawTimeline($("curve"), file.count, frame, current.map((run) => ({ ...run, threshold: threshold(run) })), kind);
+  $("curve-legend").textContent = `${kind === "presence"
+    ? "Curve: presence in each frame; dashes across: the threshold."
+    : "Curve: area in each frame, relative to the largest."} Bars below: frames in which it was found.`;
 }
 
 // --- stepping and playing ----------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ async function startLive(kind) {
   }
   live = view;
   setView("single");
-  $("clip").hidden = true;
+  $("clip").hidden = $("profile-box").hidden = true;
   $("live-figures").hidden = false;
   setLive(true);
   $("source").textContent = kind === "screen" ? "Live: screen" : "Live: camera";
@@ -334,6 +337,7 @@ function wire() {
   $("model").addEventListener("change", chooseModel);
   $("other").addEventListener("change", changed);
   for (const radio of document.querySelectorAll("input[name=view]")) radio.addEventListener("change", () => setView(radio.value));
+  for (const radio of document.querySelectorAll("input[name=curve]")) radio.addEventListener("change", changed);
   onKeys(KEYS);
   window.addEventListener("pagehide", (event) => { if (!event.persisted) file?.close(); });
   new ResizeObserver(changed).observe($("panes"));

@@ -65,6 +65,38 @@ export function measures(runs, millimetres) {
   return table;
 }
 
+/** A table of how the area of every label runs along the frames that were read: `runs` is `[{results, place, model}]`. */
+export function profile(runs) {
+  const columns = runs.flatMap(({ results, place, model }) => {
+    const read = results.filter(Boolean);
+    return (read[0]?.labels ?? []).map((label, number) => {
+      const frames = read.map((result) => result.labels[number]);
+      const seen = frames.filter((one) => one.found);
+      const value = (one) => one.area_mm2 ?? one.area_px;
+      const sizes = seen.map(value);
+      const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
+      const digits = label.area_mm2 === null ? 0 : 1;
+      // A stretch without it counts as lost where it is seen before and after.
+      const runsOf = frames.map((one) => (one.found ? "1" : "0")).join("").replace(/^0+|0+$/g, "");
+      const lost = (runsOf.match(/0+/g) ?? []).length;
+      const cells = seen.length
+        ? [`${seen.length} of ${frames.length}`, least.toFixed(digits), most.toFixed(digits), (most / least).toFixed(2), `${lost}`]
+        : [`0 of ${frames.length}`, "–", "–", "–", "–"];
+      return { cells, name: `${label.name}, ${model}`, number, place, unit: label.area_mm2 === null ? "px" : "mm²" };
+    });
+  });
+  const unit = columns[0]?.unit ?? "px";
+  const names = ["Frames that show it", `Smallest area, ${unit}`, `Largest area, ${unit}`, "Largest over smallest", "Times lost"];
+  const table = make("table", { class: "measures" });
+  if (columns.length > 1) {
+    table.append(make("thead", {}, make("tr", {}, make("td"), ...columns.map(({ name, number, place }) =>
+      make("th", { scope: "col" }, swatch(number, place), make("span", { class: "hidden" }, name))))));
+  }
+  table.append(make("tbody", {}, ...names.map((name, row) => make("tr", {}, make("th", { scope: "row" }, name),
+    ...columns.map(({ cells }) => make("td", {}, cells[row]))))));
+  return table;
+}
+
 /** An element with attributes and children. */
 export function make(name, attributes = {}, ...children) {
   const made = document.createElement(name);

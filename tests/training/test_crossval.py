@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
@@ -85,6 +86,15 @@ def test_a_run_goes_on_where_it_stopped(discs: Study, run: Path, monkeypatch: py
     assert trained == ["unet fold_1"]
     assert (run / "edgefusion-unet" / "fold_0" / "metrics.csv").stat().st_mtime_ns == kept
     assert (run / "frames.csv").read_text() == before
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(discs: Study, run: Path) -> None:
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    del settings["train"]["negatives"], settings["network"]
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    compare(discs, run, _CONFIG)
+    with pytest.raises(UsageError, match="other settings \\(train\\)"):
+        compare(discs, run, replace(_CONFIG, train=replace(_CONFIG.train, negatives=0.25)))
 
 
 def test_other_settings_do_not_mix_into_a_run(discs: Study, run: Path, tmp_path: Path) -> None:

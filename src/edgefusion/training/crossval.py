@@ -99,7 +99,7 @@ def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[S
         }
     file = output / "config.yaml"
     if file.is_file():
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        before = _completed(yaml.safe_load(file.read_text(encoding="utf-8")))
         changed = [key for key in settings if key != "study" and before.get(key) != settings[key]]
         if changed:
             raise UsageError(
@@ -110,6 +110,16 @@ def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[S
     write_text(file, yaml.safe_dump(settings, sort_keys=False))
     write_json(output / "env.json", environment())
     write_splits(output / "splits.json", splits)
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run with those that did not exist when it began; an option that is new is off by default."""
+    defaults = _plain(dataclasses.asdict(CompareConfig()))
+    whole = {**defaults, **settings}
+    return {
+        key: {**defaults[key], **value} if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value
+        for key, value in whole.items()
+    }
 
 
 def _plain(value: Any) -> Any:

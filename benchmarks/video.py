@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.bundles import find
 from edgefusion.data.phantom.cine import simulate_clip
 from edgefusion.data.region import FRAMES, find_region
@@ -50,7 +50,7 @@ def with_threads(model: str, backend: str, threads: int) -> Predictor:
     torch.set_num_threads(threads)
     folder = find(model)
     bundle = Bundle.load(folder)
-    runs = OnnxBackend(folder / "model.onnx", bundle.weights_sha256, threads) if backend == "onnx" else None
+    runs = OnnxBackend(folder / ONNX_FILE, bundle.weights_sha256, threads) if backend == "onnx" else None
     return Predictor(bundle, backend=runs)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgefusion import nnunet_peer
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.bundles import NAMES, find
 from edgefusion.environment import environment
 from edgefusion.inference.backends import BACKENDS
-from edgefusion.inference.onnx import FILE, export_onnx
+from edgefusion.inference.onnx import export_onnx
 from edgefusion.models.names import TITLES
 from edgefusion.models.zoo import build_model
 from edgefusion.progress import say
@@ -89,7 +89,7 @@ def run_bench(frames: int, size: tuple[int, int], bundle: str | None = None) -> 
 
 def _with_onnx(bundle: str, scratch: Path) -> str:
     """The bundle, or a copy of it that has the ONNX file as well."""
-    if (find(bundle) / FILE).is_file():
+    if (find(bundle) / ONNX_FILE).is_file():
         return bundle
     folder = scratch / "bundle"
     if not folder.exists():

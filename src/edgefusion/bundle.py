@@ -25,6 +25,10 @@ FORMAT = 2
 """Version of the folder's layout; a bundle with another one is refused."""
 
 
+ONNX_FILE = "model.onnx"
+"""Name of the exported graph in a bundle's folder, where there is one."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """One training that left its mark on the weights."""
@@ -94,7 +98,7 @@ class Bundle:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "model.safetensors"
-        (folder / "model.onnx").unlink(missing_ok=True)  # made from the weights that are replaced
+        (folder / ONNX_FILE).unlink(missing_ok=True)  # made from the weights that are replaced
         with atomic_path(weights) as temporary:
             # Not save_file: it makes a private file, which an installation for several users could not read.
             temporary.write_bytes(save(self._tensors(half)))

@@ -30,13 +30,12 @@ def whole_way(image: NDArray[np.uint8]) -> Callable[[], NDArray[Any]]:
         image: H×W grey.
     """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = PlansManager(_plans(image.shape))
     configuration = plans.get_configuration("2d")
     architecture = plans.plans["configurations"]["2d"]["architecture"]
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
     network = get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],

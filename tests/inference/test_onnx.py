@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.bundles import FOLDER, NAMES
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.phantom.study import simulate_frame
 from edgefusion.errors import BundleError, UsageError
-from edgefusion.inference.onnx import FILE, OUTPUTS, export_onnx, network_graph
+from edgefusion.inference.onnx import OUTPUTS, export_onnx, network_graph
 from edgefusion.inference.predictor import Predictor, load
 from edgefusion.models.zoo import build_model
 
@@ -71,11 +71,11 @@ def agrees(file: Path, predictor: Predictor, size: tuple[int, int], tolerance: f
 
 @pytest.mark.parametrize("size", SIZES)
 def test_it_gives_what_the_predictor_gives(exported: Path, size: tuple[int, int]) -> None:
-    agrees(exported / FILE, Predictor(Bundle.load(exported)), size, 2e-4)
+    agrees(exported / ONNX_FILE, Predictor(Bundle.load(exported)), size, 2e-4)
 
 
 def test_it_is_valid_and_says_what_it_is(exported: Path) -> None:
-    model = onnx.load(exported / FILE)
+    model = onnx.load(exported / ONNX_FILE)
     onnx.checker.check_model(model, full_check=True)
     said = {prop.key: prop.value for prop in model.metadata_props}
     assert json.loads(said["labels"]) == ["nerve", "vessel"]
@@ -95,7 +95,7 @@ def test_a_baseline_filtering_at_the_frames_size(tmp_path: Path) -> None:
         export_onnx(folder)
     file = export_onnx(folder, tmp_path / "elsewhere.onnx", frame_size=(105, 145))
     agrees(file, Predictor(Bundle.load(folder)), (105, 145), 2e-4)
-    assert not (folder / FILE).exists()
+    assert not (folder / ONNX_FILE).exists()
 
 
 def test_channels_without_a_form_are_refused(tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_onnx_runtime_as_a_backend(exported: Path) -> None:
 
 def test_a_file_of_other_weights_is_refused(exported: Path, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, "unet", ChannelRecipe(("raw",), 32, 48), ["nerve"])
-    (folder / FILE).write_bytes((exported / FILE).read_bytes())
+    (folder / ONNX_FILE).write_bytes((exported / ONNX_FILE).read_bytes())
     with pytest.raises(BundleError, match="other weights"):
         load(folder)
     assert load(folder, backend="torch").backend.name == "torch"
-    (folder / FILE).write_bytes(b"no graph")
+    (folder / ONNX_FILE).write_bytes(b"no graph")
     with pytest.raises(BundleError, match="not an ONNX file"):
         load(folder)
     make_bundle(folder, "unet", ChannelRecipe(("raw",), 32, 48), ["nerve"])
@@ -136,8 +136,8 @@ def test_a_file_of_other_weights_is_refused(exported: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_files_belong_to_the_shipped_weights(name: str) -> None:
-    network_graph(FOLDER / name / FILE, Bundle.load(FOLDER / name).weights_sha256)
-    said = {prop.key: prop.value for prop in onnx.load(FOLDER / name / FILE).metadata_props}
+    network_graph(FOLDER / name / ONNX_FILE, Bundle.load(FOLDER / name).weights_sha256)
+    said = {prop.key: prop.value for prop in onnx.load(FOLDER / name / ONNX_FILE).metadata_props}
     assert json.loads(said["thresholds"]) == Bundle.load(FOLDER / name).thresholds
     assert sum(file.stat().st_size for file in (FOLDER / name).iterdir()) < 10e6
 
@@ -163,7 +163,7 @@ def test_the_script_in_the_docs_needs_nothing_of_ours(tmp_path: Path) -> None:
     image = frame((420, 580))
     Image.fromarray(image).save(tmp_path / "frame.png")
     (tmp_path / "script.py").write_text(script + "\nassert 'edgefusion' not in sys.modules\n", encoding="utf-8")
-    file = FOLDER / "brachial-plexus" / FILE
+    file = FOLDER / "brachial-plexus" / ONNX_FILE
     done = subprocess.run(
         [sys.executable, "-I", tmp_path / "script.py", file, tmp_path / "frame.png", tmp_path / "mask.png"],
         capture_output=True,

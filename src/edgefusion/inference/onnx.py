@@ -22,13 +22,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import edgefusion
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.files import atomic_path
 from edgefusion.inference.graph import AfterNetwork, BeforeNetwork, Network
-
-FILE = "model.onnx"
-"""Name of the file in a bundle's folder."""
 
 OUTPUTS = ("mask", "probability", "edge_probability", "presence")
 """What the graph gives, in this order."""
@@ -76,7 +73,7 @@ def export_onnx(folder: Path, output: Path | None = None, frame_size: tuple[int,
     model.producer_name, model.producer_version = "edgefusion", edgefusion.__version__
     _halve(model)
     onnx.checker.check_model(model, full_check=True)
-    output = folder / FILE if output is None else Path(output)
+    output = folder / ONNX_FILE if output is None else Path(output)
     with atomic_path(output) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return output

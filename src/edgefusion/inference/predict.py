@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.live import is_live, public_name
 from edgefusion.data.signature import is_dicom
@@ -97,8 +96,12 @@ def predict_files(
     live = [str(source) for source in inputs if is_live(str(source))]
     files = [Path(source) for source in inputs if not is_live(str(source))]
     frames = find_frames(files, output) if files or not live else []
-    clips = [frame for frame in frames if has_many_frames(frame.path)]
-    stills = [frame for frame in frames if frame not in clips]
+    clips: list[FrameFile] = []
+    pictures: list[FrameFile] = []
+    dicom: list[FrameFile] = []
+    for frame in frames:
+        group = clips if has_many_frames(frame.path) else dicom if is_dicom(frame.path) else pictures
+        group.append(frame)
     record = Record(output)
     job = Job(
         predictor=Predictor(bundle, flip_averaging, backend=backend),
@@ -109,11 +112,11 @@ def predict_files(
         smoothing=smoothing,
         talks=len(frames) > 1,
     )
-    _check_use(job, stills, clips, live)
+    # Stills of one kind can be written in the same formats: the first speaks for all.
+    _check_use(job, [*pictures[:1], *dicom[:1]], clips, live)
     summaries: list[dict[str, Any]] = []
-    for dicom in (False, True):
-        if some := [frame for frame in stills if is_dicom(frame.path) == dicom]:
-            summaries += _predict_stills(job, some)
+    for stills in (pictures, dicom):
+        summaries += _predict_stills(job, stills) if stills else []
     summaries += [do_clip(job, clip) for clip in clips]
     summaries += [do_live(job, url) for url in live]
     _conclude(summaries, record, strict)
@@ -161,8 +164,7 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
             clip = open_clip(frame.path)
             image = next(clip.read())
             region = clip.region if job.crop == "auto" else job.crop if isinstance(job.crop, Region) else None
-            inside = image if region is None else region.crop(image)
-            stack = build_stack(inside, job.predictor.bundle.recipe, threads=1)
+            stack = job.predictor.prepare(image, region, threads=1)
             return _Prepared(facts, image, stack, frame.spacing or clip.spacing, region)
         except (EdgeFusionError, OSError) as error:
             return _Prepared({**facts, "status": "failed", "reason": str(error)})

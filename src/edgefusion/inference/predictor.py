@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.bundles import find
 from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
@@ -85,13 +85,20 @@ class Predictor:
         (maps,) = self.infer(self.prepare(image, region)[None])
         return self.finish(maps, np.shape(image)[:2], spacing, region)
 
-    def prepare(self, image: NDArray[Any], region: Region | None = None) -> NDArray[np.float32]:
+    def prepare(
+        self, image: NDArray[Any], region: Region | None = None, *, threads: int | None = None
+    ) -> NDArray[np.float32]:
         """The first stage, without the network: the channels of a frame, C×height×width in [0, 1].
+
+        Args:
+            image: As for ``predict``.
+            region: As for ``predict``.
+            threads: Threads for this one frame; None takes all cores.
 
         Raises:
             UsageError: If the array is not a frame, or the region does not lie in it.
         """
-        return build_stack(image if region is None else region.crop(image), self.bundle.recipe)
+        return build_stack(image if region is None else region.crop(image), self.bundle.recipe, threads=threads)
 
     def stream(
         self,
@@ -257,9 +264,9 @@ def load(
         raise UsageError(f"There is no backend '{backend}'.", f"Choose auto, {' or '.join(BACKENDS)}.")
     folder = find(bundle)
     loaded = Bundle.load(folder)
-    file = folder / "model.onnx"
+    file = folder / ONNX_FILE
     if backend == "onnx" and not file.is_file():
-        raise UsageError(f"{folder} has no model.onnx.", f"Write it: edgefusion export {bundle or folder} --onnx")
+        raise UsageError(f"{folder} has no {ONNX_FILE}.", f"Write it: edgefusion export {bundle or folder} --onnx")
     if backend == "onnx" or (backend == "auto" and device == "cpu" and file.is_file()):
         return Predictor(loaded, flip_averaging, device, OnnxBackend(file, loaded.weights_sha256, threads))
     return Predictor(loaded, flip_averaging, device)

@@ -28,8 +28,16 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
         pass
 
 
-def test_one_process_may_take_it_again(tmp_path):
-    with sole_use(tmp_path), sole_use(tmp_path):
+def test_nothing_is_left_in_the_folder(tmp_path):
+    with sole_use(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_run_lets_go(tmp_path):
+    with pytest.raises(ZeroDivisionError), sole_use(tmp_path):
+        raise ZeroDivisionError
+    with sole_use(tmp_path):
         pass
 
 

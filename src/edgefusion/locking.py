@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from edgefusion.errors import UsageError
-
-LOCK = ".lock"
-"""Name of the lock's file in a folder. It stays behind, and means nothing by being there."""
 
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Keep other runs out of ``folder`` while the block runs.
 
-    The operating system holds the lock and lets go of it when the process ends, however it ends: a killed run leaves
-    nothing to clean up. Within one process the lock may be taken again.
+    The operating system holds the lock, on the folder itself, and lets go of it when the process ends, however it ends:
+    a killed run leaves nothing to clean up. Where there are no such locks (Windows, and network file systems that want a
+    file to lock) runs are not kept apart.
 
     Args:
         folder: An output folder; made when absent.
 
     Raises:
-        UsageError: If another process is at work in it.
+        UsageError: If another run is at work in it.
     """
-    folder = Path(folder).resolve()
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, is_singleton=True)
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UsageError(
-            f"Another run is at work in {folder}.", "Wait until it ends, or choose another output folder."
-        ) from None
-    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another run is at work in {folder}.", "Wait until it ends, or choose another output folder."
+            ) from None
+        except OSError:
+            pass  # the file system has no such locks
         yield
     finally:
-        lock.release()
+        os.close(handle)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.inference.predictor import Predictor
+from edgefusion.training.checkpoints import BEFORE, LAST
 from edgefusion.training.train import EpochLog, train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
@@ -35,7 +39,11 @@ def test_it_learns_and_leaves_a_whole_bundle(discs: Study, tmp_path: Path) -> No
     log = pd.read_csv(tmp_path / "log.csv")
     assert list(log["epoch"]) == list(range(1, 13))
     assert log["val_dice"].iloc[-1] > 0.8
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "before.ckpt",
+        "best.ckpt",
+        "last.ckpt",
+    }
     bundle = Bundle.load(tmp_path)
     assert bundle.trained_on == ["0", "1", "2", "3"]
     found = Predictor(bundle).predict(discs.image("4_0")).mask > 0
@@ -127,3 +135,56 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         shared = {name: value for name, value in after.model.named_parameters() if name in weights}
         assert len(shared) >= len(weights) - 2, start
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_weights(discs: Study, tmp_path: Path) -> None:
+    whole = _train(discs, tmp_path / "whole")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_train import _train\n"
+        "from edgefusion.data.study import Study; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "_train(Study.load(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    cut = tmp_path / "cut"
+    arguments = [sys.executable, "-c", program, str(Path(__file__).parent), str(discs.path), str(cut)]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as training:
+        deadline = time.monotonic() + 60
+        while not (cut / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        # Another run may not enter meanwhile.
+        if training.poll() is None and not (cut / "bundle.yaml").is_file():
+            with pytest.raises(UsageError, match="Another run is at work"):
+                _train(discs, cut, resume=True)
+        training.kill()
+    assert torch.equal(_weights(_train(discs, cut, resume=True)), _weights(whole))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "not written yet"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    discs: Study, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = _train(discs, tmp_path)
+    (tmp_path / "bundle.yaml").unlink()
+    last = tmp_path / "checkpoints" / LAST
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "not written yet":
+        last.unlink()
+    else:
+        last.write_bytes(content if damage == "one bit" else content[: len(content) // 2])
+    capsys.readouterr()
+    resumed = _train(discs, tmp_path, resume=True)
+    said = capsys.readouterr().err
+    assert ("last.ckpt is damaged" in said) == (damage != "not written yet")
+    assert said.count(": epoch ") == 1
+    assert torch.equal(_weights(resumed), _weights(whole))
+
+
+def test_with_no_checkpoint_whole_training_starts_anew(
+    discs: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = _train(discs, tmp_path)
+    (tmp_path / "bundle.yaml").unlink()
+    for name in (LAST, BEFORE):
+        (tmp_path / "checkpoints" / name).write_bytes(b"PK")
+    assert torch.equal(_weights(_train(discs, tmp_path, resume=True)), _weights(whole))
+    assert capsys.readouterr().err.count("is damaged") == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import DataError, UsageError
+from edgefusion.locking import sole_use
 
 _INCOMING = ".incoming"
 
@@ -22,19 +23,20 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
         origin: Where the new study comes from.
 
     Raises:
-        UsageError: If ``output`` is a file, or holds anything else.
+        UsageError: If ``output`` is a file, or holds anything else, or another process is filling it.
     """
     _check_free(output, origin)
     is_new = not output.exists()
     incoming = output / _INCOMING
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(parents=True)
-    try:
-        yield incoming
-    finally:
+    with sole_use(output):
         shutil.rmtree(incoming, ignore_errors=True)
-        if is_new and not any(output.iterdir()):
-            output.rmdir()
+        incoming.mkdir()
+        try:
+            yield incoming
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+            if is_new and not any(output.iterdir()):
+                output.rmdir()
 
 
 def publish(incoming: Path, output: Path) -> None:

@@ -39,6 +39,7 @@ from edgefusion.inference.writers import (
     prune_submission,
     write_results,
 )
+from edgefusion.locking import sole_use
 from edgefusion.progress import say, track
 
 T = TypeVar("T")
@@ -85,7 +86,8 @@ def predict_files(
         ``dropped`` or ``damaged``.
 
     Raises:
-        UsageError: If an input or a format does not exist, or an option is out of range.
+        UsageError: If an input or a format does not exist, an option is out of range, or another process is at work in
+            ``output``.
         DataError: If no input could be used, or with ``strict`` not all of them.
     """
     formats = tuple(dict.fromkeys(formats))
@@ -102,24 +104,26 @@ def predict_files(
     for frame in frames:
         group = clips if has_many_frames(frame.path) else dicom if is_dicom(frame.path) else pictures
         group.append(frame)
-    record = Record(output)
-    job = Job(
-        predictor=Predictor(bundle, flip_averaging, backend=backend),
-        record=record,
-        names=record.names_for(str(frame.path) for frame in frames),
-        formats=formats,
-        crop=crop,
-        smoothing=smoothing,
-        talks=len(frames) > 1,
-    )
-    # Stills of one kind can be written in the same formats: the first speaks for all.
-    _check_use(job, [*pictures[:1], *dicom[:1]], clips, live)
-    summaries: list[dict[str, Any]] = []
-    for stills in (pictures, dicom):
-        summaries += _predict_stills(job, stills) if stills else []
-    summaries += [do_clip(job, clip) for clip in clips]
-    summaries += [do_live(job, url) for url in live]
-    _conclude(summaries, record, strict)
+    # Two runs would each write the table as they know it, and lose the rows of the other.
+    with sole_use(output):
+        record = Record(output)
+        job = Job(
+            predictor=Predictor(bundle, flip_averaging, backend=backend),
+            record=record,
+            names=record.names_for(str(frame.path) for frame in frames),
+            formats=formats,
+            crop=crop,
+            smoothing=smoothing,
+            talks=len(frames) > 1,
+        )
+        # Stills of one kind can be written in the same formats: the first speaks for all.
+        _check_use(job, [*pictures[:1], *dicom[:1]], clips, live)
+        summaries: list[dict[str, Any]] = []
+        for stills in (pictures, dicom):
+            summaries += _predict_stills(job, stills) if stills else []
+        summaries += [do_clip(job, clip) for clip in clips]
+        summaries += [do_live(job, url) for url in live]
+        _conclude(summaries, record, strict)
     return summaries
 
 

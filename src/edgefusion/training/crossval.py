@@ -28,6 +28,7 @@ from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
 from edgefusion.files import sha256_of_file, write_json, write_text
 from edgefusion.inference.predictor import Predictor
+from edgefusion.locking import sole_use
 from edgefusion.models.costs import measure
 from edgefusion.models.zoo import build_model, check_size
 from edgefusion.progress import say
@@ -57,7 +58,8 @@ def compare(
         Path of ``report.html``.
 
     Raises:
-        UsageError: For unknown names, or if ``output`` holds a run with other settings.
+        UsageError: For unknown names, or if ``output`` holds a run with other settings, or another process is at work
+            there.
     """
     study = study if isinstance(study, Study) else Study.load(Path(study))
     config, output = config or CompareConfig(), Path(output)
@@ -74,15 +76,16 @@ def compare(
     repeated = [(replace(split, name=_fold_name(split, seed, seeds)), seed) for seed in seeds for split in splits]
     _start_run(study, output, config, [split for split, _ in repeated])
 
-    units = [(name, split, seed) for split, seed in repeated for name in config.models]
-    # Filter every frame once, before several trainings would do so side by side.
-    for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
-        cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
-    _run_units(study.path, output, config, units, jobs)
-    tables = [read_frames(_unit_folder(output, *unit[:2]) / "metrics.csv") for unit in units]
-    write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
-    write_json(output / "costs.json", _costs(study, output, config, repeated[0][0]))
-    return write_report(output, study)
+    with sole_use(output):
+        units = [(name, split, seed) for split, seed in repeated for name in config.models]
+        # Filter every frame once, before several trainings would do so side by side.
+        for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
+            cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
+        _run_units(study.path, output, config, units, jobs)
+        tables = [read_frames(_unit_folder(output, *unit[:2]) / "metrics.csv") for unit in units]
+        write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
+        write_json(output / "costs.json", _costs(study, output, config, repeated[0][0]))
+        return write_report(output, study)
 
 
 def _fold_name(split: Split, seed: int, seeds: tuple[int, ...]) -> str:

@@ -25,9 +25,11 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.files import write_text
+from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
+from edgefusion.training.checkpoints import CheckpointFiles, latest_whole
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.presence_head import fit_presence_head
@@ -68,8 +70,8 @@ def train(
         The bundle, as saved.
 
     Raises:
-        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), or if
-            ``output`` already holds a bundle and ``resume`` is off.
+        UsageError: For an unknown network, for a ``start`` that does not fit (see ``start.load_start``), if
+            ``output`` already holds a bundle and ``resume`` is off, or if another process is at work there.
     """
     check_name(model)
     study = study if isinstance(study, Study) else Study.load(Path(study))
@@ -79,38 +81,39 @@ def train(
         if resume:
             return Bundle.load(output)
         raise UsageError(f"{output} already holds a bundle.", "Choose another folder, or --resume.")
-    split = split or make_splits(study, SplitConfig(folds=1))[0]
-    title = title or model
-    before = None if start is None else load_start(start, model, recipe, study, split)
-    training = load_frames(study, split.train_frames(study), recipe, study.path / CACHE)
-    validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
+    with sole_use(output):
+        split = split or make_splits(study, SplitConfig(folds=1))[0]
+        title = title or model
+        before = None if start is None else load_start(start, model, recipe, study, split)
+        training = load_frames(study, split.train_frames(study), recipe, study.path / CACHE)
+        validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
 
-    torch.manual_seed(config.seed)
-    arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
-    module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
-    started_from = [] if before is None else take_over(module, before)
-    epochs = _fit(module, training, validation, config, output, resume, title)
-    if config.negatives and arguments.get("presence_head") is False:
-        del arguments["presence_head"]
-        headless, module = module, build_model(model, len(recipe.channels), len(study.labels), **arguments)
-        take_weights(module, headless)
-        assert isinstance(module, EdgeFusionUNet)
-        fit_presence_head(module, training, config)
-    bundle = Bundle(
-        model=module.eval(),
-        model_name=model,
-        recipe=recipe,
-        labels=list(study.labels),
-        model_args=arguments,
-        study_name=study.name,
-        study_sha256=study.sha256(),
-        trained_on=list(split.train),
-        started_from=started_from,
-        terms=study.terms,
-        metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
-    )
-    bundle.save(output)
-    return bundle
+        torch.manual_seed(config.seed)
+        arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
+        module = build_model(model, len(recipe.channels), len(study.labels), **arguments)
+        started_from = [] if before is None else take_over(module, before)
+        epochs = _fit(module, training, validation, config, output, resume, title)
+        if config.negatives and arguments.get("presence_head") is False:
+            del arguments["presence_head"]
+            headless, module = module, build_model(model, len(recipe.channels), len(study.labels), **arguments)
+            take_weights(module, headless)
+            assert isinstance(module, EdgeFusionUNet)
+            fit_presence_head(module, training, config)
+        bundle = Bundle(
+            model=module.eval(),
+            model_name=model,
+            recipe=recipe,
+            labels=list(study.labels),
+            model_args=arguments,
+            study_name=study.name,
+            study_sha256=study.sha256(),
+            trained_on=list(split.train),
+            started_from=started_from,
+            terms=study.terms,
+            metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
+        )
+        bundle.save(output)
+        return bundle
 
 
 def _fit(
@@ -139,7 +142,7 @@ def _fit(
     callbacks: list[Callback] = [log, keeper]
     if config.patience:
         callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.patience))
-    last = checkpoints / "last.ckpt"
+    before = latest_whole(checkpoints) if resume else None
     with warnings.catch_warnings(), _quiet_lightning():
         # Lightning advises loader processes; the frames are in memory, and the cores have other work.
         warnings.simplefilter("ignore")
@@ -147,6 +150,7 @@ def _fit(
             max_epochs=config.epochs,
             precision=choose_precision(network, training, config),
             callbacks=callbacks,
+            plugins=[CheckpointFiles()],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -159,7 +163,7 @@ def _fit(
                 task,
                 DataLoader(training, batch_sampler=batches, collate_fn=_as_is),
                 DataLoader(validation, batch_size=64, collate_fn=_as_is),
-                ckpt_path=str(last) if resume and last.is_file() else None,
+                ckpt_path=str(before) if before else None,
                 weights_only=True,
             )
         except SystemExit as stopped:

@@ -1,10 +1,17 @@
+import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
+import edgefusion as ef
+from edgefusion.config import CompareConfig, SplitConfig
+from edgefusion.data.phantom import make_phantom_study
 from edgefusion.errors import UsageError
+from edgefusion.inference.predict import predict_files
+from edgefusion.inference.predictor import load_bundle
 from edgefusion.locking import sole_use
 
 HOLDER = textwrap.dedent("""
@@ -44,3 +51,19 @@ def test_a_failed_run_lets_go(tmp_path):
 def test_the_folder_is_made(tmp_path):
     with sole_use(tmp_path / "new" / "run"):
         assert (tmp_path / "new" / "run").is_dir()
+
+
+def test_every_run_that_writes_a_folder_keeps_it_to_itself(tmp_path):
+    study = make_phantom_study(tmp_path / "study", patients=2, frames=1)
+    pictures, taken = tmp_path / "study" / "images", tmp_path / "taken"
+    runs: dict[str, Callable[[], object]] = {
+        "phantom": lambda: make_phantom_study(taken, patients=1, frames=1),
+        "ingest": lambda: ef.ingest(pictures, taken),
+        "predict": lambda: predict_files([pictures], taken, load_bundle("brachial-plexus"), ["png"]),
+        "train": lambda: ef.train(study, "unet", taken),
+        "compare": lambda: ef.compare(study, taken, CompareConfig(models=("unet",), split=SplitConfig(folds=2))),
+    }
+    for run in runs.values():
+        with sole_use(taken), pytest.raises(UsageError, match="Another run is at work"):
+            run()
+        shutil.rmtree(taken)

@@ -15,9 +15,9 @@ from edgefusion.errors import UsageError
 def sole_use(folder: Path) -> Iterator[None]:
     """Keep other runs out of ``folder`` while the block runs.
 
-    The operating system holds the lock, on the folder itself, and lets go of it when the process ends, however it ends:
-    a killed run leaves nothing to clean up. Where there are no such locks (Windows, and network file systems that want a
-    file to lock) runs are not kept apart.
+    The operating system holds the lock, on the folder itself, and lets go of it when the process ends, however it
+    ends: a killed run leaves nothing to clean up. Where there are no such locks (Windows, and network file systems
+    that want a file to lock) runs are not kept apart.
 
     Args:
         folder: An output folder; made when absent.

@@ -10,6 +10,8 @@ EDGEFUSION_DATA ?= ../shared/data
 KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: research use, no redistribution
 # The same network with the denoised and the edge channel: what the channels are worth.
 CONTROL := --models edgefusion-unet --recipe.channels '[raw,dpad,edges]'
+# The same network, normalised frame by frame.
+INSTANCE := --models edgefusion-unet --network '{normalisation: instance}'
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
 .PHONY: install demo test lint format bench results clean
@@ -39,6 +41,8 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml --pretrained $(RUNS)/pretraining -o $(RUNS)/kaggle-fixed
 	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(CONTROL) -o $(RUNS)/pretraining-channels
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(CONTROL) --pretrained $(RUNS)/pretraining-channels -o $(RUNS)/kaggle-fixed-channels
+	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(INSTANCE) -o $(RUNS)/pretraining-instance
+	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(INSTANCE) --pretrained $(RUNS)/pretraining-instance -o $(RUNS)/kaggle-fixed-instance
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
 	test -f $(RUNS)/regional/bundle.yaml || $(BIN)/edgefusion train $(RUNS)/usgra --config configs/regional.yaml --resume -o $(RUNS)/regional
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
@@ -47,7 +51,9 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml --models edgefusion-unet --network '{normalisation: instance}' -o $(RUNS)/usgra-instance
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-instance
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed $(RUNS)/usgra
+	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed-instance $(RUNS)/usgra
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/usgra-compare $(RUNS)/kaggle --split $(RUNS)/kaggle-fixed/splits.json --also regional
 	$(BIN)/python benchmarks/live_tradeoff.py $(RUNS)/ablation
 	$(BIN)/python benchmarks/agreement.py $(RUNS)/kaggle-fixed $(RUNS)/kaggle

@@ -48,9 +48,13 @@ def test_a_failed_run_lets_go(tmp_path):
         pass
 
 
-def test_the_folder_is_made(tmp_path):
-    with sole_use(tmp_path / "new" / "run"):
-        assert (tmp_path / "new" / "run").is_dir()
+def test_the_folder_is_made_and_stays_if_something_came_into_it(tmp_path):
+    for name in ("empty", "used"):
+        with sole_use(tmp_path / "new" / name):
+            assert (tmp_path / "new" / name).is_dir()
+            if name == "used":
+                (tmp_path / "new" / name / "file").touch()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["used"]
 
 
 def test_every_run_that_writes_a_folder_keeps_it_to_itself(tmp_path):
@@ -66,4 +70,5 @@ def test_every_run_that_writes_a_folder_keeps_it_to_itself(tmp_path):
     for run in runs.values():
         with sole_use(taken), pytest.raises(UsageError, match="Another run is at work"):
             run()
-        shutil.rmtree(taken)
+        assert not taken.exists() or not any(path.suffix == ".png" for path in taken.rglob("*"))
+        shutil.rmtree(taken, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgefusion.errors import UsageError
@@ -20,12 +20,13 @@ def sole_use(folder: Path) -> Iterator[None]:
     that want a file to lock) runs are not kept apart.
 
     Args:
-        folder: An output folder; made when absent.
+        folder: An output folder; made when absent, and gone again if nothing came into it.
 
     Raises:
         UsageError: If another run is at work in it.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield
@@ -44,4 +45,7 @@ def sole_use(folder: Path) -> Iterator[None]:
             pass  # the file system has no such locks
         yield
     finally:
+        if is_new:
+            with suppress(OSError):  # refused where it holds anything
+                folder.rmdir()
         os.close(handle)

@@ -58,6 +58,9 @@ def encode(
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="gray")
+            if stream.pix_fmt.endswith("10le"):
+                # Straight from grey, FFmpeg now and then reads what it has not written.
+                picture = picture.reformat(format="yuv420p")
             picture = picture.reformat(format=stream.pix_fmt, dst_color_range=2 if full_range else None)
             if times:
                 picture.pts, picture.time_base = round(1000 * times[number]), stream.codec_context.time_base
@@ -77,7 +80,7 @@ def test_grey_levels_come_back_at_full_range(tmp_path: Path, pixels: str, full_r
         assert np.abs(frame.astype(int) - RAMP).max() <= 3
         # Taken for the other range, black and white would be 16 levels off.
         assert frame.min() <= 1
-        assert frame.max() == pytest.approx(250, abs=3)
+        assert int(frame.max()) == pytest.approx(250, abs=3)
 
 
 def test_grey_that_is_declared_limited_is_stretched() -> None:

@@ -48,7 +48,7 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle --configs configs/live -o $(RUNS)/ablation --jobs 2
 	$(BIN)/python benchmarks/few_labels.py $(RUNS)/kaggle --whole $(RUNS)/ablation -o $(RUNS)/few-labels --jobs 2
-	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml --models edgefusion-unet --network '{normalisation: instance}' -o $(RUNS)/usgra-instance
+	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml $(INSTANCE) -o $(RUNS)/usgra-instance
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-instance

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -150,8 +151,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(discs: Study, tmp_path
         deadline = time.monotonic() + 60
         while not (cut / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
             time.sleep(0.005)
-        # Another run may not enter meanwhile.
-        if training.poll() is None and not (cut / "bundle.yaml").is_file():
+        # Another run may not enter meanwhile; held still, so that it cannot end before that is asked.
+        training.send_signal(signal.SIGSTOP)
+        if not (cut / "bundle.yaml").is_file():
             with pytest.raises(UsageError, match="Another run is at work"):
                 _train(discs, cut, resume=True)
         training.kill()

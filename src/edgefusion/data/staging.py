@@ -26,7 +26,6 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
         UsageError: If ``output`` is a file, or holds anything else, or another process is filling it.
     """
     _check_free(output, origin)
-    is_new = not output.exists()
     incoming = output / _INCOMING
     with sole_use(output):
         shutil.rmtree(incoming, ignore_errors=True)
@@ -35,8 +34,6 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
             yield incoming
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-            if is_new and not any(output.iterdir()):
-                output.rmdir()
 
 
 def publish(incoming: Path, output: Path) -> None:

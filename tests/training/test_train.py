@@ -18,6 +18,7 @@ from edgefusion.config import ChannelRecipe, TrainConfig
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.memory import COMPANION, IDENTICAL, KINDS, find_overlap
 from edgefusion.inference.predictor import Predictor
 from edgefusion.training.checkpoints import BEFORE, LAST
 from edgefusion.training.train import EpochLog, train
@@ -136,6 +137,11 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         shared = {name: value for name, value in after.model.named_parameters() if name in weights}
         assert len(shared) >= len(weights) - 2, start
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
+    # The frames of both trainings are remembered, in the order of the trainings: all, and those with the label.
+    for bundle, stages in ((both, [0] * 24), (Bundle.load(tmp_path / "less"), [0] * 24 + [1] * 20)):
+        assert bundle.companions[COMPANION]["stage"].tolist() == stages
+        assert not find_overlap(bundle, discs, _SPLIT.validation_frames(discs)).patients(*KINDS)
+    assert find_overlap(both, discs, ["3_0"]).patients(IDENTICAL) == ["3"]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(discs: Study, tmp_path: Path) -> None:

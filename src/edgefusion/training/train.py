@@ -24,6 +24,7 @@ from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.memory import COMPANION, remember
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
@@ -112,6 +113,9 @@ def train(
             terms=study.terms,
             metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
         )
+        if before is not None and COMPANION in before.companions:
+            bundle.companions[COMPANION] = before.companions[COMPANION]
+        remember(bundle, study, split.train_frames(study))
         bundle.save(output)
         return bundle
 

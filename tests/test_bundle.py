@@ -293,3 +293,72 @@ def test_what_is_no_bundle_is_wrong_use(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
         with pytest.raises(UsageError, match=r"not a model bundle.*edgefusion train"):
             Bundle.load(path)
+
+
+def remembering(folder: Path) -> Bundle:
+    """The bundle in a folder, which now has a companion."""
+    bundle = Bundle.load(folder)
+    bundle.companions = {"drift": {"mean": torch.tensor([0.5, 2.0]), "bits": torch.arange(6, dtype=torch.uint8)[::2]}}
+    bundle.save_description(folder)
+    return bundle
+
+
+def test_companions_survive_loading_and_saving_again(folder: Path, tmp_path: Path) -> None:
+    remembering(folder)
+    Bundle.load(folder).save(tmp_path / "again", half=True)
+    for place in (folder, tmp_path / "again"):
+        (name,), (tensors,) = zip(*Bundle.load(place).companions.items(), strict=True)
+        assert name == "drift"
+        assert set(tensors) == {"mean", "bits"}
+        assert torch.equal(tensors["mean"], torch.tensor([0.5, 2.0]))
+        assert torch.equal(tensors["bits"], torch.tensor([0, 2, 4], dtype=torch.uint8))
+
+
+def test_companions_are_added_without_touching_the_other_files(folder: Path) -> None:
+    (folder / "README.md").write_text("written by hand")
+    (folder / "model.onnx").write_bytes(b"exported")
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "bundle.yaml"}
+    remembering(folder)
+    after = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert before == {name: after[name] for name in before}
+    assert "drift.safetensors" in after
+    assert Bundle.load(folder).weights_sha256 == sha256_of_file(folder / "model.safetensors")
+
+
+def test_a_bundle_from_before_there_were_companions_has_none_and_other_files_are_no_error(folder: Path) -> None:
+    edit(folder, lambda values: values.pop("files"))
+    (folder / "stranger.safetensors").write_bytes(b"not ours")
+    assert Bundle.load(folder).companions == {}
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"\0" * 99)])
+def test_a_missing_or_altered_companion_is_refused(folder: Path, damage: Callable[[Path], object]) -> None:
+    remembering(folder)
+    damage(folder / "drift.safetensors")
+    with pytest.raises(BundleError, match=r"drift\.safetensors is missing or not the file"):
+        Bundle.load(folder)
+
+
+def test_a_companion_that_holds_no_tensors_is_refused(folder: Path) -> None:
+    (folder / "drift.safetensors").write_bytes(b"no tensors")
+    digest = sha256_of_file(folder / "drift.safetensors")
+    edit(folder, lambda values: values.update(files={"drift.safetensors": digest}))
+    with pytest.raises(BundleError, match="holds no tensors"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../drift.safetensors", "/tmp/drift.safetensors", "model.safetensors", "drift.pt", "a/b.safetensors", 7]
+)
+def test_a_companion_outside_the_folder_or_with_the_name_of_another_file_is_refused(folder: Path, name: str) -> None:
+    edit(folder, lambda values: values.update(files={name: "00"}))
+    with pytest.raises(BundleError, match="cannot have companion files named"):
+        Bundle.load(folder)
+
+
+def test_a_companion_is_not_saved_under_such_a_name(tmp_path: Path) -> None:
+    bundle = make_bundle()
+    bundle.companions = {"model": {}}
+    with pytest.raises(BundleError, match="cannot have companion files named"):
+        bundle.save(tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "bundle.yaml").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors.torch import load, load_file, save
+from torch import Tensor, nn
 
 import edgefusion
 from edgefusion.config import ChannelRecipe, PostProcessing
 from edgefusion.errors import BundleError, UsageError
-from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
+from edgefusion.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json, write_text
 from edgefusion.models.zoo import build_model, check_size
 
 FORMAT = 2
@@ -27,6 +29,9 @@ FORMAT = 2
 
 ONNX_FILE = "model.onnx"
 """Name of the exported graph in a bundle's folder, where there is one."""
+
+_COMPANION = re.compile(r"(?!model\.)[a-z][a-z0-9_]*\.safetensors")
+"""Files that a bundle may name as companions: in its own folder, and not the weights."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class Bundle:
     """Programs that made it; filled in by ``save``."""
     weights_sha256: str = ""
     """SHA-256 of ``model.safetensors``; filled in by ``save`` and ``load``."""
+    companions: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Small tables that travel with the weights, such as what is remembered of the training frames. Each is a file of
+    its own, named by its key (small letters, digits and ``_``) with ``.safetensors``."""
 
     def history(self) -> list[Origin]:
         """All trainings behind the weights, this bundle's own last."""
@@ -106,6 +114,23 @@ class Bundle:
         write_text(folder / "README.md", self._card())
         self.weights_sha256 = sha256_of_file(weights)
         self.versions = {"edgefusion": edgefusion.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
+        self.save_description(folder)
+
+    def save_description(self, folder: Path) -> None:
+        """Write the companions and ``bundle.yaml`` into the folder that holds this bundle, and leave the rest alone.
+
+        Args:
+            folder: Its weights are those of ``weights_sha256``.
+
+        Raises:
+            BundleError: If a companion's name is not allowed.
+        """
+        files = {}
+        _check_companions([f"{name}.safetensors" for name in self.companions])
+        for name, tensors in self.companions.items():
+            with atomic_path(folder / f"{name}.safetensors") as temporary:
+                temporary.write_bytes(save({key: value.contiguous().cpu() for key, value in tensors.items()}))
+            files[f"{name}.safetensors"] = sha256_of_file(folder / f"{name}.safetensors")
         description = {
             "format": FORMAT,
             "model": {"name": self.model_name, "arguments": self.model_args},
@@ -117,6 +142,7 @@ class Bundle:
             "started_from": [dataclasses.asdict(origin) for origin in self.started_from],
             "terms": self.terms,
             "weights_sha256": self.weights_sha256,
+            "files": files,
             "versions": self.versions,
         }
         write_text(folder / "bundle.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
@@ -160,8 +186,19 @@ class Bundle:
                 metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
             )
             bundle.weights_sha256 = str(values["weights_sha256"])
+            files = {str(name): str(sha256) for name, sha256 in values.get("files", {}).items()}
+            _check_companions(files)
         # Building the network from made-up arguments can fail in any of these ways too.
-        except (yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError, UsageError) as error:
+        except (
+            yaml.YAMLError,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            UsageError,
+        ) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
         weights = folder / "model.safetensors"
@@ -172,6 +209,7 @@ class Bundle:
         except (SafetensorError, RuntimeError) as error:
             raise BundleError(f"{weights} does not fit the network '{name}'.", "Export the bundle again.") from error
         bundle.model.eval()
+        bundle.companions = {Path(name).stem: _companion(folder / name, sha256) for name, sha256 in files.items()}
         return bundle
 
     def _tensors(self, half: bool) -> dict[str, torch.Tensor]:
@@ -202,6 +240,22 @@ class Bundle:
             "",
         ]
         return "\n".join(lines)
+
+
+def _check_companions(files: Iterable[str]) -> None:
+    if strangers := [name for name in files if not _COMPANION.fullmatch(name)]:
+        raise BundleError(f"A bundle cannot have companion files named {', '.join(map(repr, strangers))}.")
+
+
+def _companion(file: Path, sha256: str) -> dict[str, Tensor]:
+    content = file.read_bytes() if file.is_file() else b""
+    if sha256_of_bytes(content) != sha256:
+        raise BundleError(f"{file} is missing or not the file that was saved.", "Copy the bundle again.")
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except SafetensorError as error:
+        raise BundleError(f"{file} holds no tensors.", "Export the bundle again.") from error
+    return tensors
 
 
 def _steps(values: dict[str, dict[str, Any]], labels: list[str]) -> dict[str, PostProcessing]:

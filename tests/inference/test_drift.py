@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe
+from edgefusion.data.clip import Region
+from edgefusion.data.study import write_png
 from edgefusion.errors import BundleError
 from edgefusion.inference.drift import COMPANION, STATISTICS, Drift, plane_of, statistics
+from edgefusion.inference.predict import predict_files
+from edgefusion.inference.predictor import Predictor
 
 
 def reference() -> Drift:
@@ -99,3 +109,86 @@ def test_damaged_statistics_are_refused(change: dict[str, torch.Tensor | None]) 
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         reference().limit = 1.0  # type: ignore[misc]
+
+
+MakeBundle = Callable[..., Bundle]
+Knows = Callable[[Bundle, NDArray[np.uint8]], Bundle]
+
+
+def known(shift: int = 0) -> NDArray[np.uint8]:
+    image = np.full((50, 70), 30, dtype=np.uint8)
+    image[10:35, 20 + shift : 50 + shift] = 200
+    return image
+
+
+def strange() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+
+
+def test_every_way_to_a_prediction_has_the_same_drift(make_bundle: MakeBundle, knows: Knows) -> None:
+    bundle = knows(make_bundle(), known())
+    images = [known(), known(2), strange()]
+    one_by_one = [Predictor(bundle).predict(image) for image in images]
+    assert [prediction.unlike_training for prediction in one_by_one] == [False, False, True]
+    drifts = [prediction.drift for prediction in one_by_one]
+    assert [p.drift for p in Predictor(bundle).predict_batch(images)] == drifts
+    assert [p.drift for p in Predictor(bundle, flip_averaging=True).predict_batch(images)] == drifts
+    # A frame's drift is its own, however much of the maps of those before is in its own.
+    assert [p.drift for p in Predictor(bundle).stream(images, smoothing=0.9)] == drifts
+
+
+def test_only_the_region_is_looked_at(make_bundle: MakeBundle, knows: Knows) -> None:
+    predictor = Predictor(knows(make_bundle(), known()))
+    screen = np.full((90, 110), 255, np.uint8)
+    screen[20:70, 30:100] = known()
+    assert predictor.predict(screen).unlike_training
+    assert predictor.predict(screen, region=Region(20, 30, 50, 70)).unlike_training is False
+
+
+def test_a_bundle_without_it_cannot_tell(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    prediction = Predictor(make_bundle()).predict(strange())
+    assert prediction.drift is None
+    assert prediction.unlike_training is None
+    write_png(tmp_path / "in" / "a.png", strange())
+    (summary,) = predict_files([tmp_path / "in"], tmp_path / "out", make_bundle(), ["json"])
+    assert "drift" not in summary
+    said = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert (said["drift"], said["unlike_training"]) == (None, None)
+
+
+def test_strange_frames_are_named_and_in_the_report(
+    make_bundle: MakeBundle, knows: Knows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, out = knows(make_bundle(), known()), tmp_path / "out"
+    for name, image in {"good": known(1), "odd": strange(), "odder": strange()[::-1]}.items():
+        write_png(tmp_path / "in" / f"{name}.png", image)
+    for status in ("done", "kept"):
+        summaries = predict_files([tmp_path / "in"], out, bundle, ["json"])
+        assert [(row["name"], row["status"], row["unlike_training"]) for row in summaries] == [
+            *(("good", status, 0), ("odd", status, 1), ("odder", status, 1))
+        ]
+        assert "Unlike what this model knows: 2 of 3 frames" in (said := capsys.readouterr().err)
+        assert "odd, odder" in said
+    table = pd.read_csv(out / "predict-report.csv")
+    assert list(table["unlike_training"]) == [0, 1, 1]
+    for name, drift in zip(table["name"], table["drift"], strict=True):
+        frame = json.loads((out / f"{name}.json").read_text())
+        assert frame["drift"] == drift
+        assert frame["unlike_training"] is (drift > 1)
+    predict_files([tmp_path / "in" / "good.png"], tmp_path / "calm", bundle, ["json"])
+    assert "Unlike" not in capsys.readouterr().err
+
+
+def test_a_clip_says_it_of_every_frame(make_bundle: MakeBundle, knows: Knows, tmp_path: Path) -> None:
+    bundle, frames = knows(make_bundle(), known()), [known(), strange(), known(1), strange()]
+    source = tmp_path / "clip.tif"
+    pages = [Image.fromarray(image) for image in frames]
+    pages[0].save(source, save_all=True, append_images=pages[1:])
+    (summary,) = predict_files([source], tmp_path / "out", bundle, ["video", "json"], crop="none")
+    assert (summary["frames"], summary["unlike_training"]) == (4, 2)
+    table = pd.read_csv(tmp_path / "out" / "clip.csv")
+    assert list(table["unlike_training"]) == [0, 1, 0, 1]
+    said = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert [frame["unlike_training"] for frame in said["frames"]] == [False, True, False, True]
+    assert [frame["drift"] for frame in said["frames"]] == list(table["drift"])
+    assert "drift" not in {key for key in said if key != "frames"}

@@ -32,17 +32,17 @@ _LEAST_DEVIATION = 0.02
 """Smallest standard deviation of a statistic: one that hardly varies in training must not decide alone."""
 
 
-def fit_drift(bundle: Bundle, study: Study) -> Drift | None:
-    """Fit the drift of a bundle to the frames that it was trained on.
+def fit_drift(bundle: Bundle, study: Study) -> bool:
+    """Fit the drift of a bundle to the frames that it was trained on, and put it among the bundle's companions.
 
     Frames that nearly repeat one of a patient whom it was not trained on are left out, as in training.
 
     Args:
-        bundle: Its channels, and the patients whom it was trained on.
+        bundle: Its channels and the patients whom it was trained on decide; it is not saved.
         study: The one that it was trained on.
 
     Returns:
-        None with fewer than ``FEWEST_PATIENTS`` patients, who say nothing about another one.
+        Whether there is one now: fewer than ``FEWEST_PATIENTS`` patients say nothing about another one.
 
     Raises:
         UsageError: If it was trained on another study.
@@ -58,7 +58,10 @@ def fit_drift(bundle: Bundle, study: Study) -> Drift | None:
     frames = labelled[known & ~labelled["group"].isin(strangers)]
     stacks = cached_stacks(study, [str(frame) for frame in frames["frame_id"]], bundle.recipe, study.path / CACHE)
     rows = np.array([statistics(plane_of(stack, bundle.recipe)) for stack in stacks]).reshape(-1, STATISTICS)
-    return fit(rows, patient_blocks(frames).to_numpy())
+    drift = fit(rows, patient_blocks(frames).to_numpy())
+    if drift is not None:
+        bundle.companions[COMPANION] = drift.tensors()
+    return drift is not None
 
 
 def fit(rows: NDArray[np.float64], patients: NDArray[np.intp]) -> Drift | None:
@@ -105,10 +108,8 @@ def main() -> int:
     try:
         folder = find(given.bundle)
         bundle = Bundle.load(folder)
-        drift = fit_drift(bundle, Study.load(given.study))
-        if drift is None:
+        if not fit_drift(bundle, Study.load(given.study)):
             raise UsageError(f"{folder} was trained on fewer than {FEWEST_PATIENTS} patients.", "Train it on more.")
-        bundle.companions[COMPANION] = drift.tensors()
         bundle.save_description(folder)
     except EdgeFusionError as error:
         say(f"fit_drift: {error}")

@@ -24,6 +24,7 @@ from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.fit_drift import fit_drift
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
@@ -112,6 +113,7 @@ def train(
             terms=study.terms,
             metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
         )
+        fit_drift(bundle, study)
         bundle.save(output)
         return bundle
 

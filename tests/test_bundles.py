@@ -69,16 +69,19 @@ def test_info_needs_no_torch() -> None:
 
 def test_a_shipped_bundle_is_small_described_and_finds_its_way(name: str) -> None:
     folder = bundles.find(name)
+    model = edgefusion.load(name)
     assert {path.name for path in folder.iterdir()} == {
-        *("README.md", "bundle.yaml", "calibration.svg", "metrics.json", "model.onnx", "model.safetensors")
+        *("README.md", "bundle.yaml", "calibration.svg", "metrics.json", "model.onnx", "model.safetensors"),
+        *(f"{companion}.safetensors" for companion in model.bundle.companions),
     }
     assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
-    model = edgefusion.load(name)
     assert model.bundle.trained_on
     assert not set(model.bundle.trained_on) & set(json.loads((folder / "metrics.json").read_text())["held_out"])
     prediction = model.predict(simulate_frame(seed=0, patient=0, frame=0, size=(185, 256)).image)
     assert prediction.mask.shape == (185, 256)
     assert np.isfinite(prediction.probability).all()
+    noise = np.random.default_rng(0).integers(0, 256, (185, 256), dtype=np.uint8)
+    assert model.predict(noise).unlike_training
 
 
 def test_a_wheel_holds_what_ships() -> None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import build_stack
 from edgefusion.config import ChannelRecipe
+from edgefusion.inference.drift import COMPANION, STATISTICS, Drift, plane_of, statistics
 from edgefusion.models.blocks import SegmentationOutput
 
 
@@ -61,6 +63,18 @@ def make_bundle() -> Callable[..., Bundle]:
         )
 
     return make
+
+
+@pytest.fixture
+def knows() -> Callable[[Bundle, NDArray[np.uint8]], Bundle]:
+    """Gives a bundle a drift by which it knows frames like one, and nothing else: ``knows(bundle, image)``."""
+
+    def give(bundle: Bundle, image: NDArray[np.uint8]) -> Bundle:
+        plane = plane_of(build_stack(image, bundle.recipe), bundle.recipe)
+        bundle.companions[COMPANION] = Drift(statistics(plane), np.eye(STATISTICS), 3.0).tensors()
+        return bundle
+
+    return give
 
 
 @pytest.fixture

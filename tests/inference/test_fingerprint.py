@@ -20,7 +20,11 @@ def test_it_changes_with_whatever_changes_a_prediction_and_with_nothing_else() -
         replace(bundle, labels=["vessel"]),
         replace(bundle, thresholds={"mask": 0.4, "presence": 0.5}),
         replace(bundle, postprocessing={"nerve": PostProcessing(largest_region=True)}),
+        replace(bundle, companions={"drift": {"limit": torch.tensor(1.0)}}),
+        replace(bundle, companions={"drift": {"limit": torch.tensor(2.0)}}),
     ]
     prints = [fingerprint(bundle), fingerprint(bundle, flip_averaging=True), *map(fingerprint, others)]
     assert len({*prints}) == len(prints)
+    remembers = {"training_frames": {"bits": torch.zeros(2)}}
+    assert fingerprint(replace(bundle, companions=remembers)) == fingerprint(bundle)
     assert fingerprint(replace(bundle, metrics={"dice": 0.9}, terms="free")) == fingerprint(bundle)

@@ -17,7 +17,7 @@ from edgefusion.bundle import Bundle
 from edgefusion.data.clip import Region
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.inference import stream as module
-from edgefusion.inference.predictor import Predictor
+from edgefusion.inference.predictor import Maps, Predictor
 from edgefusion.inference.smoothing import Smoothing
 from edgefusion.inference.stream import AHEAD, Stream
 from edgefusion.models.blocks import SegmentationOutput
@@ -284,7 +284,7 @@ def test_smoothing_is_the_exponential_average(make_bundle: MakeBundle) -> None:
     average = plain[0]
     for number, expected in enumerate(plain):
         average = expected if number == 0 else 0.4 * expected + 0.6 * average
-        resized = predictor.finish((average, average, np.ones(1, np.float32)), (50, 70)).probability
+        resized = predictor.finish(Maps(average, average, np.ones(1, np.float32)), (50, 70)).probability
         np.testing.assert_allclose(smoothed[number], resized, atol=1e-5)
 
 
@@ -292,7 +292,7 @@ def test_smoothing_is_the_exponential_average(make_bundle: MakeBundle) -> None:
 def test_a_steady_motion_lags_behind_by_the_stated_delay(alpha: float) -> None:
     smoothing = Smoothing(alpha)
     for t in range(200):
-        maps = smoothing((np.full((1, 2, 2), t, np.float32), np.zeros((1, 2, 2), np.float32), None))
+        maps = smoothing(Maps(np.full((1, 2, 2), t, np.float32), np.zeros((1, 2, 2), np.float32), None))
     assert 199 - maps[0][0, 0, 0] == pytest.approx(smoothing.delay, abs=1e-3)
     assert smoothing.delay == pytest.approx(alpha / (1 - alpha))
 

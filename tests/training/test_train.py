@@ -48,6 +48,8 @@ def test_it_learns_and_leaves_a_whole_bundle(discs: Study, tmp_path: Path) -> No
     }
     bundle = Bundle.load(tmp_path)
     assert bundle.trained_on == ["0", "1", "2", "3"]
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
+    assert Predictor(bundle).predict(noise).unlike_training
     found = Predictor(bundle).predict(discs.image("4_0")).mask > 0
     truth = discs.mask("4_0")
     assert truth is not None

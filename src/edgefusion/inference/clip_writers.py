@@ -100,8 +100,7 @@ def clip_writers(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iter
     Everything appears, and replaces what is there, when the block ends; where it ends by an exception, nothing changes.
 
     - ``video``: an MP4 of the frames with outlines, the image region as a thin grey rectangle, and a CSV table:
-      ``frame``, ``time_s``, and for each label ``presence_LABEL``, ``area_px_LABEL``, where the spacing is known also
-      ``area_mm2_LABEL``.
+      ``frame``, ``time_s``, and what ``writers.measures`` gives of a frame.
     - ``png``, ``overlay``: a folder with a PNG a frame, named by the frame's number, as ``write_results`` writes it.
     - ``json``: one object, whose ``frames`` has one entry a frame, each on a line of its own.
     - ``measures``: of each label in each frame, a CSV table (``measure_table``, and ``label``); summed up along
@@ -180,14 +179,14 @@ def _json(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
             about = describe(
                 Result(facts.name, frame.image, frame.prediction, facts.spacing, facts.region), facts.bundle
             )
-            labels = about.pop("labels")
+            found = {key: about.pop(key) for key in ("drift", "unlike_training", "labels")}
             if not count:
                 about["clip"] = about.pop("frame")
                 about["rate"] = facts.rate
                 about["region"] = asdict(facts.region) if facts.region else None
                 about["smoothing"] = facts.smoothing
                 file.write(_dump(about)[:-1] + ', "frames": [')
-            entry = {"frame": frame.number, "time_s": round(frame.time_s, 4), "labels": labels}
+            entry = {"frame": frame.number, "time_s": round(frame.time_s, 4), **found}
             file.write((",\n" if count else "\n") + _dump(entry))
             count += 1
 

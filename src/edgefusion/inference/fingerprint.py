@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 import edgefusion
 from edgefusion.bundle import Bundle
+from edgefusion.inference.drift import COMPANION
 
 
 def fingerprint(bundle: Bundle, flip_averaging: bool = False, *more: object) -> str:
@@ -19,4 +20,5 @@ def fingerprint(bundle: Bundle, flip_averaging: bool = False, *more: object) -> 
     thresholds, name = bundle.thresholds, bundle.model_name
     settings = [edgefusion.__version__, name, recipe, bundle.labels, thresholds, steps, flip_averaging, *map(str, more)]
     weights = save({name: value.cpu().contiguous() for name, value in bundle.model.state_dict().items()})
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights).hexdigest()[:16]
+    drift = save(bundle.companions.get(COMPANION, {}))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + weights + drift).hexdigest()[:16]

@@ -42,6 +42,9 @@ from edgefusion.inference.writers import (
 from edgefusion.locking import sole_use
 from edgefusion.progress import say, track
 
+_NAMED = 5
+"""Inputs unlike what the network knows that are named at the end; the record has them all."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -81,9 +84,9 @@ def predict_files(
     Returns:
         One summary a picture, clip or live source, pictures first, each in the order of the inputs: ``input`` (absolute
         path, or address and time), ``name`` (how its files begin), ``status`` ("done", "kept" from an earlier call, or
-        "failed"), ``reason`` of a failure; of a picture for each label ``presence_LABEL`` in [0, 1], ``area_px_LABEL``,
-        and where the spacing is known ``area_mm2_LABEL``; of a clip how many ``frames`` it has, and how many were
-        ``dropped`` or ``damaged``.
+        "failed"), ``reason`` of a failure; of a picture what ``writers.measures`` gives; of a clip how many ``frames``
+        it has, how many were ``dropped`` or ``damaged``, and how many are ``unlike_training``, where the bundle can
+        tell.
 
     Raises:
         UsageError: If an input or a format does not exist, an option is out of range, or another process is at work in
@@ -252,3 +255,7 @@ def _conclude(summaries: Sequence[dict[str, Any]], record: Record, strict: bool)
         for status in ("done", "kept")
     )
     say(f"{done} frames predicted, {kept} kept, {len(failed)} failed: {record.folder}")
+    if strange := [summary for summary in summaries if summary.get("unlike_training")]:
+        count = sum(summary["unlike_training"] for summary in strange)
+        names = ", ".join(str(summary["name"]) for summary in strange[:_NAMED]) + (" ..." if strange[_NAMED:] else "")
+        say(f"Unlike what this model knows: {count} of {done + kept} frames; do not rely on its answers there: {names}")

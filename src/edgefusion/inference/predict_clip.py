@@ -75,7 +75,8 @@ def predict_clip(
         smoothing: See ``Smoothing``.
 
     Returns:
-        ``frames``: how many were written; ``dropped`` 0; ``damaged``: how many were left out.
+        ``frames``: how many were written; ``dropped`` 0; ``damaged``: how many were left out; and where the bundle can
+        tell, ``unlike_training``: how many are unlike what the network knows, see ``Prediction``.
 
     Raises:
         DataError: If the clip cannot be read.
@@ -98,7 +99,9 @@ def predict_clip(
         predictor.stream(timed(), smoothing=smoothing, spacing=spacing, region=region) as stream,
         clip_writers(formats, output, facts) as add,
     ):
+        strange = []
         for prediction in track(stream, f"Predicting {clip.path.name}", clip.count):
+            strange.append(prediction.unlike_training)
             add(_frame(stream, times, prediction))
         if stream.last is None:
             raise DataError(f"{clip.path} holds no frame.", "Copy or export it again.")
@@ -106,6 +109,7 @@ def predict_clip(
         "frames": stream.last.index + 1,
         "dropped": 0,
         "damaged": reader.lost if isinstance(reader, VideoFrames) else 0,
+        **({} if None in strange else {"unlike_training": sum(map(bool, strange))}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,14 +17,25 @@ from edgefusion.channels.recipe import build_stack
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.inference.backends import BACKENDS, Backend, OnnxBackend, TorchBackend
+from edgefusion.inference.drift import Drift, plane_of
 from edgefusion.inference.postprocess import clean
 from edgefusion.inference.stream import Policy, Stream
 
 BATCH = 16
 """Frames that pass through the network together."""
 
-Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
-"""Of one frame: probability L×h×w, edge probability L×h×w, and what the presence head says, L, if there is one."""
+
+class Maps(NamedTuple):
+    """What is known of one frame at the network's size h×w, for L labels."""
+
+    probability: NDArray[np.float32]
+    """L×h×w in [0, 1]."""
+    edge_probability: NDArray[np.float32]
+    """L×h×w in [0, 1]."""
+    presence: NDArray[np.float32] | None
+    """L, what the presence head says, if there is one."""
+    drift: float | None = None
+    """See ``Prediction``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,17 @@ class Prediction:
     An outline runs through the outermost pixels of the region."""
     labels: list[str]
     """Names of the L labels."""
+    drift: float | None = None
+    """How far the frame is from the frames that the network was trained on, see ``inference.drift``: 1 is what 99 of
+    100 frames of unseen patients of the same study stay below. None where the bundle does not carry it."""
+
+    @property
+    def unlike_training(self) -> bool | None:
+        """Whether the frame is unlike what the network knows, so that nothing that it says can be relied on.
+
+        That a frame is not, does not make the prediction right. None where the bundle cannot tell.
+        """
+        return None if self.drift is None else self.drift > 1
 
 
 class Predictor:
@@ -69,6 +91,7 @@ class Predictor:
         self.bundle = bundle
         self.flip_averaging = flip_averaging
         self.backend = TorchBackend(bundle, device) if backend is None else backend
+        self._drift = Drift.of(bundle.companions)
 
     def predict(self, image: NDArray[Any], spacing: Spacing | None = None, region: Region | None = None) -> Prediction:
         """Segment one frame: ``prepare``, ``infer`` and ``finish``, one after the other.
@@ -173,7 +196,7 @@ class Predictor:
                 yield self.finish(maps, size, spacing)
 
     def infer(self, stacks: NDArray[np.floating[Any]]) -> list[Maps]:
-        """The second stage, the network: what it says of each of N stacks, at its own size.
+        """The second stage, the network: what it says of each of N stacks, at its own size, and how far they drift.
 
         Raises:
             BundleError: If the network answers with values that are not numbers.
@@ -188,7 +211,11 @@ class Predictor:
             if not np.isfinite(values).all():
                 raise BundleError("The network answers with values that are not numbers.", "Train it again.")
         probability, edges, *head = maps
-        return list(zip(probability, edges, head[0] if head else [None] * len(stacks), strict=True))
+        heads = head[0] if head else [None] * len(stacks)
+        return list(map(Maps, probability, edges, heads, map(self._drift_of, stacks)))
+
+    def _drift_of(self, stack: NDArray[np.floating[Any]]) -> float | None:
+        return None if self._drift is None else self._drift(plane_of(stack, self.bundle.recipe))
 
     def finish(
         self, maps: Maps, size: tuple[int, ...], spacing: Spacing | None = None, region: Region | None = None
@@ -202,7 +229,7 @@ class Predictor:
             region: The one that ``prepare`` was given.
         """
         thresholds, labels = self.bundle.thresholds, self.bundle.labels
-        small, small_edges, presence = maps
+        small, small_edges, presence, drift = maps
         probability, edges = (_resized(planes, size, region) for planes in (small, small_edges))
         if presence is None:
             presence = probability.max((1, 2))
@@ -221,6 +248,7 @@ class Predictor:
             area_mm2=None if spacing is None else tuple(area * spacing[0] * spacing[1] for area in areas),
             contours=[_contours(mask == label) for label in range(1, len(labels) + 1)],
             labels=list(labels),
+            drift=drift,
         )
 
 

@@ -43,12 +43,13 @@ class Smoothing:
         if self._state is None:
             self._state = maps
         else:
-            mask, edges, presence = maps
-            old_mask, old_edges, old_presence = self._state
+            mask, edges, presence, _ = maps
+            old_mask, old_edges, old_presence, _ = self._state
             new, old = np.float32(1 - self.alpha), np.float32(self.alpha)
-            self._state = (
-                new * mask + old * old_mask,
-                new * edges + old * old_edges,
-                None if presence is None or old_presence is None else new * presence + old * old_presence,
+            # A strange frame is strange whatever was before it: its drift is its own.
+            self._state = maps._replace(
+                probability=new * mask + old * old_mask,
+                edge_probability=new * edges + old * old_edges,
+                presence=None if presence is None or old_presence is None else new * presence + old * old_presence,
             )
         return self._state

@@ -98,7 +98,7 @@ def write_results(format_: str, folder: Path, results: Sequence[Result], bundle:
 
     - ``png``: H×W grey PNG whose pixel value is the label.
     - ``overlay``: H×W RGB PNG of the frame with each label's outline, and a legend where there are several labels.
-    - ``json``: presence, areas, and outlines to a tenth of a pixel.
+    - ``json``: presence, areas, drift, and outlines to a tenth of a pixel.
     - ``kaggle``: one CSV with the run lengths of all frames, in natural order; other frames' rows stay.
 
     Args:
@@ -172,13 +172,20 @@ def _colour(label: int) -> tuple[int, int, int]:
 
 
 def measures(prediction: Prediction) -> dict[str, float]:
-    """For each label ``presence_LABEL``, ``area_px_LABEL``, and where the spacing is known ``area_mm2_LABEL``."""
+    """The numbers of a frame for a table.
+
+    Returns:
+        For each label ``presence_LABEL``, ``area_px_LABEL``, and where the spacing is known ``area_mm2_LABEL``; where
+        the bundle can tell, ``drift`` and ``unlike_training`` (0 or 1), see ``Prediction``.
+    """
     values: dict[str, float] = {}
     for index, label in enumerate(prediction.labels):
         values[f"presence_{label}"] = round(prediction.presence[index], 6)
         values[f"area_px_{label}"] = prediction.area_px[index]
         if prediction.area_mm2 is not None:
             values[f"area_mm2_{label}"] = round(prediction.area_mm2[index], 4)
+    if prediction.drift is not None:
+        values |= {"drift": round(prediction.drift, 4), "unlike_training": int(prediction.drift > 1)}
     return values
 
 
@@ -187,8 +194,9 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
 
     Returns:
         ``notice``, ``frame`` (its name), ``size`` (``height``, ``width`` in pixels), ``bundle`` (``model``, ``study``,
-        ``version``), and ``labels``: for each its ``name``, ``presence`` in [0, 1], ``area_px``, ``area_mm2`` or None,
-        ``contours``, lists of [x, y] in pixels, and ``measures``, see ``NerveMeasures.as_dict``.
+        ``version``), ``drift`` and ``unlike_training`` (see ``Prediction``), and ``labels``: for each its ``name``,
+        ``presence`` in [0, 1], ``area_px``, ``area_mm2`` or None, ``contours``, lists of [x, y] in pixels, and
+        ``measures``, see ``NerveMeasures.as_dict``.
     """
     prediction = result.prediction
     height, width = prediction.mask.shape
@@ -214,6 +222,8 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
             "study": bundle.study_name,
             "version": bundle.versions.get("edgefusion", ""),
         },
+        "drift": None if prediction.drift is None else round(prediction.drift, 4),
+        "unlike_training": prediction.unlike_training,
         "labels": labels,
     }
 

@@ -31,9 +31,9 @@ def predict_frame(index: int, image: NDArray[Any], clip: Clip, predictor: Predic
     """Segment one frame and say what was found.
 
     Returns:
-        ``index``, ``size``, ``labels`` as ``writers.describe`` gives them, each with ``found`` and ``measures``
-        (see ``inference.measure``, None where it was not found), and ``summary``, a sentence. A label that is not
-        found has no contours.
+        ``index``, ``size``, ``drift``, ``unlike_training``, ``labels`` as ``writers.describe`` gives them, each with
+        ``found`` and ``measures`` (see ``inference.measure``, None where it was not found), and ``summary``, a sentence
+        or two. A label that is not found has no contours.
     """
     prediction = predictor.predict(image, clip.spacing, clip.region)
     return describe_frame(index, image, prediction, clip, predictor.bundle)
@@ -49,11 +49,14 @@ def describe_frame(
         label["found"] = label["area_px"] > 0
         if not label["found"]:
             label["measures"] = None
+    warning = ["This frame is unlike what this model knows."] if described["unlike_training"] else []
     return {
         "index": index,
         "size": described["size"],
+        "drift": described["drift"],
+        "unlike_training": described["unlike_training"],
         "labels": described["labels"],
-        "summary": " ".join(_sentence(label) for label in described["labels"]),
+        "summary": " ".join([*warning, *(_sentence(label) for label in described["labels"])]),
     }
 
 

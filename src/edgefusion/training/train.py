@@ -24,6 +24,7 @@ from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.fit_drift import fit_drift
 from edgefusion.evaluation.memory import COMPANION, remember
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
@@ -116,6 +117,7 @@ def train(
         if before is not None and COMPANION in before.companions:
             bundle.companions[COMPANION] = before.companions[COMPANION]
         remember(bundle, study, split.train_frames(study))
+        fit_drift(bundle, study)
         bundle.save(output)
         return bundle
 

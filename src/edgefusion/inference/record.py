@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from edgefusion.data.sources import stem_of
 from edgefusion.errors import DataError
 from edgefusion.files import write_text
 from edgefusion.inference.writers import output_path
@@ -54,7 +55,7 @@ class Record:
         taken = {name.casefold() for name in names.values()}
         for key in inputs:
             if key not in names:
-                stem = name = Path(key).stem
+                stem = name = stem_of(Path(key))
                 number = 1
                 while name.casefold() in taken:
                     number += 1

@@ -42,7 +42,7 @@ def main() -> None:
             _add(arguments.output / "table.csv", row)
 
 
-def fuzz(reader, seconds: int, output: Path) -> dict[str, object]:  # noqa: ANN001
+def fuzz(reader, seconds: int, output: Path) -> dict[str, object]:
     """Fuzz one reader; its child is started again after a crash, until the time is over."""
     corpus, findings = output / "corpus" / reader.name, output / "findings"
     for folder in (corpus, findings):

@@ -22,6 +22,7 @@ from PIL import Image, TiffImagePlugin
 from pydicom import DataElement, Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
+    MPEG4HP41,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -31,7 +32,6 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLSLossless,
     MediaStorageDirectoryStorage,
-    MPEG4HP41,
     RLELossless,
     UltrasoundMultiFrameImageStorage,
 )

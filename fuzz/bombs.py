@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import av
 import numpy as np
+import seeds
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.encaps import generate_frames
+from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 SIDE = 65_500
 """Pixels a side that most formats can claim."""
@@ -46,8 +48,9 @@ def _tiff(width: int, height: int, **tags: int) -> bytes:
     ]
     strip = (b"".join(parts) + packer.flush())[:BYTES]
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 8), (262, 3, 1, 2 if samples >= 3 else 1),
-        (273, 4, 1, 8), (277, 3, 1, samples), (278, 4, 1, height), (279, 4, 1, len(strip)),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 8),
+        (262, 3, 1, 2 if samples >= 3 else 1), (273, 4, 1, 8), (277, 3, 1, samples), (278, 4, 1, height),
+        (279, 4, 1, len(strip)),
     ]  # fmt: skip
     if samples > 1:
         entries[2] = (258, 3, samples, 8 + len(strip))
@@ -82,22 +85,16 @@ def _jpeg(width: int, height: int, scans: int = 1) -> bytes:
 def _dicom(
     syntax: str, fragments: list[bytes], rows: int, columns: int, frames: int = 1, colour: bool = False
 ) -> bytes:
-    import seeds
-
     shape = (1, 2, 2, 3) if colour else (1, 2, 2)
-    dataset = seeds._ultrasound(np.zeros(shape, np.uint8))
+    dataset = seeds.ultrasound(np.zeros(shape, np.uint8))
     dataset.Rows, dataset.Columns, dataset.NumberOfFrames = rows, columns, frames
-    return seeds._encapsulated(dataset, syntax, fragments)
+    return seeds.encapsulated(dataset, syntax, fragments)
 
 
 def _jpeg2000(side: int, colour: bool) -> bytes:
     image = np.zeros((32, 32, 3) if colour else (32, 32), np.uint8)
-    import seeds
-
-    dataset = seeds._ultrasound(image[None])
+    dataset = seeds.ultrasound(image[None])
     dataset.compress(JPEG2000Lossless)
-    from pydicom.encaps import generate_frames
-
     content = bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
     at = content.index(b"\xff\x4f\xff\x51")
     content[at + 8 : at + 16] = struct.pack(">II", side, side)
@@ -107,13 +104,10 @@ def _jpeg2000(side: int, colour: bool) -> bytes:
 
 def _deflated(elements: int) -> bytes:
     """A deflated file that unpacks to very many elements."""
-    import seeds
-
-    content = seeds._saved(seeds._ultrasound(np.zeros((1, 2, 2), np.uint8)), DeflatedExplicitVRLittleEndian)
+    content = seeds.saved(seeds.ultrasound(np.zeros((1, 2, 2), np.uint8)), DeflatedExplicitVRLittleEndian)
     start = 132 + 12 + int.from_bytes(content[140:144], "little")
     packer = zlib.compressobj(9, wbits=-15)
-    block = struct.pack("<HH2sH", 0x0009, 0x0010, b"UN"[:2], 0)
-    block = b"".join(struct.pack("<HH2sH", 0x0011, number, b"LO", 0) for number in range(0x1000, 0x2000)) or block
+    block = b"".join(struct.pack("<HH2sH", 0x0011, number, b"LO", 0) for number in range(0x1000, 0x2000))
     parts = [packer.compress(block) for _ in range(elements // 4096)]
     return content[:start] + b"".join(parts) + packer.flush()
 
@@ -129,18 +123,22 @@ def _elements() -> bytes:
 def _sequences() -> bytes:
     head = _elements()[: 128 + 4 + 12 + 26]
     depth = BYTES // 16
-    return head + b"".join(
-        struct.pack("<HHIHHI", 0x0008, 0x1140, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) for _ in range(depth)
-    )
+    return head + struct.pack("<HHIHHI", 0x0008, 0x1140, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) * depth
+
+
+def _many_fragments() -> bytes:
+    """A video in fragments of two bytes."""
+    content = seeds.one_video("mpegts", "libx264")
+    content *= BYTES // 5 // len(content)
+    parts = [content[at : at + 2] for at in range(0, len(content), 2)]
+    return _dicom(MPEG4HP41, parts, seeds.HEIGHT, seeds.WIDTH, colour=True)
 
 
 def _names() -> bytes:
-    import seeds
-
-    dataset = seeds._ultrasound(np.zeros((1, 2, 2), np.uint8))
+    dataset = seeds.ultrasound(np.zeros((1, 2, 2), np.uint8))
     dataset.OtherPatientNames = "^".join(f"a{number:07d}" for number in range(55_000))
     dataset.AdditionalPatientHistory = "a000000 " * 55_000
-    return seeds._saved(dataset, "1.2.840.10008.1.2")
+    return seeds.saved(dataset, "1.2.840.10008.1.2")
 
 
 def _rle(side: int) -> bytes:
@@ -167,9 +165,7 @@ def _video(
 
 
 def _mjpeg_in_avi() -> bytes:
-    import seeds
-
-    content = bytearray(seeds._video("avi", "mjpeg"))
+    content = bytearray(seeds.one_video("avi", "mjpeg"))
     at = -1
     while (at := content.find(b"\xff\xc0\0\x11\x08", at + 1)) > 0:
         content[at + 5 : at + 9] = struct.pack(">HH", 16_000, 16_000)
@@ -230,11 +226,16 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "dicom-jpeg-large": ("dicom", lambda: _dicom(JPEGBaseline8Bit, [_jpeg(8192, 4096)], 4096, 8192)),
     "dicom-jpeg2000": ("dicom", lambda: _dicom(JPEG2000Lossless, [_jpeg2000(5792, True)], 5792, 5792, colour=True)),
     "dicom-jpeg2000-64": ("dicom", lambda: _dicom(JPEG2000Lossless, [_jpeg2000(8192, True)], 8192, 8192, colour=True)),
+    "dicom-fragments": ("dicom", _many_fragments),
     "dicom-rle": ("dicom", lambda: _dicom(RLELossless, [_rle(5792)], 5792, 5792)),
     "video-h264-16k": ("video", lambda: _video("mp4", "libx264", (16_000, 16_000), 2, preset="ultrafast")),
     "video-h264-16k-ts": ("video", lambda: _video("mpegts", "libx264", (16_000, 16_000), 2, preset="ultrafast")),
-    "video-h264-refs": ("video", lambda: _video("mp4", "libx264", (7680, 4320), 40, preset="ultrafast", refs="16", bf="0")),
-    "video-h264-444": ("video", lambda: _video("mp4", "libx264", (7680, 4320), 30, "yuv444p10le", preset="ultrafast", refs="16")),
+    "video-h264-refs": (
+        "video", lambda: _video("mp4", "libx264", (7680, 4320), 24, preset="ultrafast", refs="16", bf="0"),
+    ),
+    "video-h264-444": (
+        "video", lambda: _video("mp4", "libx264", (7680, 4320), 20, "yuv444p10le", preset="ultrafast", refs="16"),
+    ),
     "video-mjpeg": ("video", _mjpeg_in_avi),
     "video-gif": ("video", lambda: _gif(SIDE)),
     "video-gif-16k": ("video", lambda: _gif(16_000)),

@@ -5,16 +5,14 @@ A reader answers any content either with what it read or with an ``EdgeFusionErr
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import seeds
 
 from edgefusion.bundle import Bundle
 from edgefusion.data.dicom import open_dicom
@@ -30,20 +28,6 @@ from edgefusion.data.study import Study
 from edgefusion.data.video import open_video
 from edgefusion.errors import EdgeFusionError
 from edgefusion.inference.record import Record
-
-
-def _module(name: str) -> ModuleType:
-    """A file of this folder, which is no package."""
-    if name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert specification is not None
-        assert specification.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-seeds = _module("seeds")
 
 FRAMES = 64
 """Readers of many frames are lazy: so many are asked for."""
@@ -180,12 +164,15 @@ READERS = (
         "tiff", "a.tif", _each(_picture, lambda path: _drain(read_pages(path)), count_pages), seeds.tiff,
         (b"II*\0", b"MM\0*", b"II+\0", *_TIFF_TAGS),
     ),
-    Reader("jpeg", "a.jpg", _picture, seeds.jpeg, (b"\xff\xd8", b"\xff\xc2", b"\xff\xda", b"Exif\0\0", b"MPF\0", b"JFIF")),
+    Reader(
+        "jpeg", "a.jpg", _picture, seeds.jpeg,
+        (b"\xff\xd8", b"\xff\xc2", b"\xff\xda", b"Exif\0\0", b"MPF\0", b"JFIF"),
+    ),
     Reader("dicom", "a.dcm", _dicom, seeds.dicom, (*_DICOM_TAGS, *_UIDS, *_VRS)),
     Reader("dicom-header", "a.dcm", _cleaned, seeds.dicom, (*_DICOM_TAGS, *_UIDS, *_VRS)),
     Reader("dicomdir", "DICOMDIR", dicom_files, seeds.dicomdir, (*_DICOM_TAGS, *_VRS, b"..", b"/")),
     Reader(
-        "video", "a.mp4", _video, seeds.video,
+        "video", "a.mp4", _video, seeds.videos,
         (b"moov", b"trak", b"stsd", b"avc1", b"mdat", b"RIFF", b"idx1", b"GIF89a", b"\x1aE\xdf\xa3", b"elst", b"uuid"),
     ),
     Reader("rle", "a.txt", _run_lengths, seeds.run_lengths, (b" ", b"243600", b"1 243600")),

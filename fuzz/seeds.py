@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -64,10 +65,16 @@ def _images() -> list[Image.Image]:
     return [grey, colour, grey.convert("1"), colour.convert("P"), colour.convert("RGBA"), grey.convert("LA")]
 
 
+def _deep_colours(suffix: str) -> list[bytes]:
+    """Pictures with 16-bit colours, which OpenCV reads, with and without alpha."""
+    pictures = [_noise(HEIGHT, WIDTH, channels, kind=np.uint16) for channels in (3, 4)]
+    return [cv2.imencode(suffix, picture)[1].tobytes() for picture in pictures]
+
+
 def png() -> list[bytes]:
     """Grey, colour, black and white, palette, alpha, 16 bits."""
     deep = Image.fromarray(_noise(HEIGHT, WIDTH, kind=np.uint16))
-    return [_picture(image, "PNG") for image in [*_images(), deep]]
+    return [*[_picture(image, "PNG") for image in [*_images(), deep]], *_deep_colours(".png")]
 
 
 def tiff() -> list[bytes]:
@@ -82,6 +89,7 @@ def tiff() -> list[bytes]:
         *[_picture(mono, "TIFF", compression=kind) for kind in ("group3", "group4")],
         _picture(Image.fromarray(_noise(HEIGHT, WIDTH, kind=np.uint16)), "TIFF", tiffinfo=directory),
         pages,
+        *_deep_colours(".tif"),
     ]
 
 
@@ -99,16 +107,17 @@ def dicom() -> list[bytes]:
     """Every family of transfer syntaxes."""
     grey, colour = _noise(2, HEIGHT, WIDTH), _noise(2, HEIGHT, WIDTH, 3)
     native = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
-    files = [_saved(_ultrasound(grey), syntax) for syntax in native]
-    files += [_saved(_ultrasound(colour), syntax) for syntax in (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless)]
-    files += [_saved(_ultrasound(grey), syntax) for syntax in (RLELossless, JPEGLSLossless)]
-    files.append(_saved(_ultrasound(_noise(1, HEIGHT, WIDTH, kind=np.uint16)), JPEG2000Lossless))
-    files.append(_encapsulated(_ultrasound(grey), JPEGBaseline8Bit, [jpeg()[0]] * 2))
-    files.append(_encapsulated(_ultrasound(colour), MPEG4HP41, [_video("mpegts", "libx264")]))
+    files = [saved(ultrasound(grey), syntax) for syntax in native]
+    files += [saved(ultrasound(colour), syntax) for syntax in (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless)]
+    files += [saved(ultrasound(grey), syntax) for syntax in (RLELossless, JPEGLSLossless)]
+    files.append(saved(ultrasound(_noise(1, HEIGHT, WIDTH, kind=np.uint16)), JPEG2000Lossless))
+    files.append(encapsulated(ultrasound(grey), JPEGBaseline8Bit, [jpeg()[0]] * 2))
+    files.append(encapsulated(ultrasound(colour), MPEG4HP41, [one_video("mpegts", "libx264")]))
     return files
 
 
-def _ultrasound(frames: NDArray[Any]) -> Dataset:
+def ultrasound(frames: NDArray[Any]) -> Dataset:
+    """An ultrasound object of frames N×H×W or N×H×W×3."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = UltrasoundMultiFrameImageStorage, "2.25.1"
@@ -138,7 +147,8 @@ def _ultrasound(frames: NDArray[Any]) -> Dataset:
     return dataset
 
 
-def _saved(dataset: Dataset, syntax: str) -> bytes:
+def saved(dataset: Dataset, syntax: str) -> bytes:
+    """The object as a file."""
     buffer = io.BytesIO()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if UID(syntax).is_encapsulated:
@@ -155,7 +165,8 @@ def _saved(dataset: Dataset, syntax: str) -> bytes:
     return buffer.getvalue()
 
 
-def _encapsulated(dataset: Dataset, syntax: str, fragments: list[bytes]) -> bytes:
+def encapsulated(dataset: Dataset, syntax: str, fragments: list[bytes]) -> bytes:
+    """The object as a file, with compressed pixels of which nothing is known."""
     items = [content + b"\0" * (len(content) % 2) for content in fragments]
     item = b"\xfe\xff\x00\xe0"
     value = item + bytes(4) + b"".join(item + len(content).to_bytes(4, "little") + content for content in items)
@@ -180,7 +191,7 @@ def dicomdir() -> list[bytes]:
     return [buffer.getvalue()]
 
 
-def video() -> list[bytes]:
+def videos() -> list[bytes]:
     """The containers and codecs that scanners and cameras use."""
     kinds = [
         ("mp4", "libx264"),
@@ -194,10 +205,11 @@ def video() -> list[bytes]:
         ("mov", "mjpeg"),
         ("avi", "rawvideo"),
     ]
-    return [_video(*kind) for kind in kinds]
+    return [one_video(*kind) for kind in kinds]
 
 
-def _video(container: str, codec: str) -> bytes:
+def one_video(container: str, codec: str) -> bytes:
+    """Four frames."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = file.add_stream(codec, rate=25)
@@ -246,8 +258,9 @@ def splits() -> list[bytes]:
 def record() -> list[bytes]:
     """What predict remembers."""
     row = {
-        "input": "/a/1.png", "name": "1", "status": "done", "reason": "", "formats": "json png", "spacing_mm": "0.1x0.1",
-        "input_sha256": "ab" * 32, "made_by": "cd" * 32, "nerve_area_px": 7, "nerve_presence": 0.5,
+        "input": "/a/1.png", "name": "1", "status": "done", "reason": "", "formats": "json png",
+        "spacing_mm": "0.1x0.1", "input_sha256": "ab" * 32, "made_by": "cd" * 32,
+        "nerve_area_px": 7, "nerve_presence": 0.5,
     }  # fmt: skip
     return [pd.DataFrame([row, {**row, "input": "/a/2.png"}]).to_csv(index=False).encode()]
 

@@ -244,6 +244,7 @@ def _read_frames(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             na_values=na_values,
         )
+        frames = frames.astype({name: "float64" for name in ("spacing_row_mm", "spacing_col_mm") if name in frames})
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", "Ingest the source again.") from error
     missing = [column for column in COLUMNS if column not in frames.columns]
@@ -256,6 +257,6 @@ def _read_frames(path: Path) -> pd.DataFrame:
     for column in (*_FILE_COLUMNS, "frame_id"):
         for name in frames[column]:
             # A study may come from a stranger: its table must not reach outside its folder.
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
                 raise DataError(f"{path} names {name!r}, which lies outside the study.", "Do not use this study.")
-    return frames[list(COLUMNS)].astype({"spacing_row_mm": "float64", "spacing_col_mm": "float64"})
+    return frames[list(COLUMNS)]

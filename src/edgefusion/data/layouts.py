@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgefusion.data.bounds import read_json
 from edgefusion.data.kaggle import FRAME_NAME, MASK_TABLE, read_mask_table
 from edgefusion.data.sources import is_clip, is_known, stem_of
 from edgefusion.errors import DataError, UsageError
@@ -240,11 +240,12 @@ def _nnunet_labels(path: Path) -> list[str] | None:
     """Label names in the order of their values: ``{"name": value}`` in nnU-Net 2, ``{"value": name}`` in nnU-Net 1."""
     if not path.is_file():
         return None
+    content = read_json(path, "a description of a dataset")
     try:
-        declared = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        declared = content["labels"]
         pairs = [(key, value) if isinstance(value, int) else (value, int(key)) for key, value in declared.items()]
         names = {int(value): str(name) for name, value in pairs if int(value) != 0}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} does not name its labels as {{name: value}} ({error}).", "Regions of several labels are not read."
         ) from error

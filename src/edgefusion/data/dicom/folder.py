@@ -58,7 +58,9 @@ def _is_index(path: Path) -> bool:
     if not path.name.upper().startswith("DICOMDIR"):
         return False
     try:
-        return bool(sop_class(read_header(path)) == MediaStorageDirectoryStorage)
+        header = read_header(path)
+        with sound_header(path):
+            return bool(sop_class(header) == MediaStorageDirectoryStorage)
     except DataError:
         return False
 

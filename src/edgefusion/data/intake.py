@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from edgefusion.data.readers import read_frame, read_mask
 from edgefusion.data.study import store_frame
 from edgefusion.errors import DataError
 from edgefusion.progress import track
+from edgefusion.threads import thread_pool
 
 _UNLABELLED = "kept without label"
 _WORKERS = 4
@@ -70,20 +70,15 @@ class Intake:
                 raise DataError(f"{self.source / problem.file}: {problem.reason}.")
         stored: list[Stored] = []
         entries = self.layout.entries
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with thread_pool(_WORKERS) as pool:
             results = pool.map(lambda entry: self._try(entry, folder), entries)
-            try:
-                for result in track(results, "Reading frames", len(entries)):
-                    if isinstance(result, Problem):
-                        problems.append(result)
-                        continue
-                    stored.append(result)
-                    if result.problem is not None:
-                        problems.append(result.problem)
-            except BaseException:
-                # Otherwise Ctrl-C would wait until all frames were read.
-                pool.shutdown(cancel_futures=True)
-                raise
+            for result in track(results, "Reading frames", len(entries)):
+                if isinstance(result, Problem):
+                    problems.append(result)
+                    continue
+                stored.append(result)
+                if result.problem is not None:
+                    problems.append(result.problem)
         if not stored:
             first = next(problem for problem in problems if problem.action == SKIPPED)
             raise DataError(f"None of the {len(entries)} frames in {self.source} can be used. First: {first.reason}")

@@ -64,7 +64,8 @@ def writing(folder: Path) -> Iterator[None]:
         folder = folder.absolute()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
-                f"The disk that holds {folder} is full.", "Make room there and start again (a training with --resume); what is finished is kept."
+                f"The disk that holds {folder} is full.",
+                "Make room there and start again (a training with --resume); what is finished is kept.",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StorageError(

@@ -18,9 +18,20 @@ from edgefusion.cli import main
 from edgefusion.data.phantom import make_phantom_study
 from edgefusion.files import TEMPORARY, sha256_of_file
 
-TRAINING = (
-    "--model unet --train.epochs 3 --train.batch_size 4 --train.precision 32 --recipe.height 32 --recipe.width 48"
-).split()
+TRAINING = [
+    "--model",
+    "unet",
+    "--train.epochs",
+    "3",
+    "--train.batch_size",
+    "4",
+    "--train.precision",
+    "32",
+    "--recipe.height",
+    "32",
+    "--recipe.width",
+    "48",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,8 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(
     assert left.items() <= contents(whole).items()
     disk.resize(4096)
     assert run(*words, "-o", out)[0] == 0
-    assert contents(out) == contents(whole)
+    # H.264 comes out the same only almost every time, also undisturbed.
+    assert {**contents(out), "clip_overlay.mp4": ""} == {**contents(whole), "clip_overlay.mp4": ""}
 
 
 def test_a_study_that_is_replaced_stays_until_the_new_one_is_whole(phantoms, make_disk, run, contents):
@@ -67,20 +68,20 @@ def test_a_study_that_is_replaced_stays_until_the_new_one_is_whole(phantoms, mak
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("action", ["train"])
-def test_the_checkpoint_before_stays_whole(action, phantoms, make_disk, run, contents, tmp_path):
-    whole, disk = tmp_path / "whole", make_disk(20 * 1024)
+def test_the_checkpoint_before_stays_whole(phantoms, make_disk, run, contents, tmp_path):
+    whole = tmp_path / "whole"
+    assert run("train", phantoms, *TRAINING, "-o", whole)[0] == 0
+    # The best checkpoint, the last and the one before have room; a fourth, that would become the last, has not.
+    disk = make_disk(3500 * (whole / "checkpoints" / LAST).stat().st_size // 2**20)
     out = disk.folder / "out"
-    assert run(action, phantoms, *TRAINING, "-o", whole)[0] == 0
-    # Two epochs fit, the third's checkpoint does not.
-    status, said = run(action, phantoms, *TRAINING, "-o", out)
+    status, said = run("train", phantoms, *TRAINING, "-o", out)
     assert status == 1
     assert said.splitlines()[-1].startswith(f"edgefusion: The disk that holds {disk.folder}")
     assert "with --resume" in said
     assert set(contents(out / "checkpoints")) == {LAST, BEFORE, "best.ckpt"}
     assert latest_whole(out / "checkpoints") == out / "checkpoints" / LAST
     disk.resize(64 * 1024)
-    status, said = run(action, phantoms, *TRAINING, "-o", out, "--resume")
+    status, said = run("train", phantoms, *TRAINING, "-o", out, "--resume")
     assert status == 0
     assert said.count(": epoch ") == 1
     assert contents(out, "model.safetensors") == contents(whole, "model.safetensors")

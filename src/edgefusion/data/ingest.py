@@ -117,15 +117,14 @@ def ingest(
         report = pd.DataFrame(problems, columns=["file", "reason", "action"])
         write_text(folder / REPORT, report.to_csv(index=False, lineterminator="\n"))
         study = Study(
-            path=output,
+            path=folder,
             name=name or output.resolve().name,
             labels=label_names or _default_labels(max(frame.highest_label for frame in stored)),
             origin=origin,
             terms=terms,
             frames=table,
         )
-        publish(folder, output)
-        study.save()
+        study = publish(study, output)
     _summarise(study, kind, problems, found)
     return study
 

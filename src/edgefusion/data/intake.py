@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from edgefusion.data.sources import is_clip, open_clip
 from edgefusion.data.study import store_frame
 from edgefusion.errors import DataError
 from edgefusion.progress import track
+from edgefusion.threads import thread_pool
 
 _UNLABELLED = "kept without label"
 _CUT = "frames before it kept"
@@ -74,21 +74,16 @@ class Intake:
                 raise DataError(f"{self.source / problem.file}: {problem.reason}.")
         stored: list[Stored] = []
         entries = self.layout.entries
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with thread_pool(_WORKERS) as pool:
             results = pool.map(lambda entry: self._try(entry, folder), entries)
-            try:
-                for results_of_file in track(results, "Reading frames", len(entries)):
-                    for result in results_of_file:
-                        if isinstance(result, Problem):
-                            problems.append(result)
-                            continue
-                        stored.append(result)
-                        if result.problem is not None:
-                            problems.append(result.problem)
-            except BaseException:
-                # Otherwise Ctrl-C would wait until all frames were read.
-                pool.shutdown(cancel_futures=True)
-                raise
+            for results_of_file in track(results, "Reading frames", len(entries)):
+                for result in results_of_file:
+                    if isinstance(result, Problem):
+                        problems.append(result)
+                        continue
+                    stored.append(result)
+                    if result.problem is not None:
+                        problems.append(result.problem)
         if not stored:
             first = next(problem for problem in problems if problem.action == SKIPPED)
             raise DataError(f"None of the {len(entries)} files in {self.source} can be used. First: {first.reason}")

@@ -12,6 +12,7 @@ from edgefusion.data.bounds import read_json
 from edgefusion.data.kaggle import FRAME_NAME, MASK_TABLE, read_mask_table
 from edgefusion.data.sources import is_clip, is_known, stem_of
 from edgefusion.errors import DataError, UsageError
+from edgefusion.files import is_hidden
 
 SKIPPED = "skipped"
 """Action for a frame that was not taken over."""
@@ -143,7 +144,7 @@ def _pictures(folder: Path, layout: Layout, source: Path, recursive: bool = Fals
     """Pictures by their name without ending (and with the folders between); others are noted in the layout."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*") if recursive else folder.iterdir(), key=_natural):
-        if not path.is_file() or path.name.startswith("."):
+        if not path.is_file() or is_hidden(path, folder):
             continue
         name = relative_name(path, source)
         key = path.relative_to(folder).with_name(stem_of(path)).as_posix()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgefusion.data.bounds import check_table, read_yaml
 from edgefusion.data.readers import read_frame, read_labels
 from edgefusion.errors import DataError, UsageError
-from edgefusion.files import sha256_of_bytes, write_text
+from edgefusion.files import sha256_of_bytes, write_text, writing
 
 _TEXT_COLUMNS = ("frame_id", "patient_id", "image", "mask", "sha256", "group", "source", "clean")
 _FILE_COLUMNS = ("image", "mask", "clean")
@@ -107,8 +107,19 @@ class Study:
         write_text(self.path / "study.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
 
     def image(self, frame_id: str) -> NDArray[Any]:
-        """The frame's grey image, H×W uint8 or uint16."""
-        return read_frame(self.path / self._row(frame_id)["image"])
+        """The frame's grey image, H×W uint8 or uint16.
+
+        Raises:
+            DataError: If its file is gone, damaged, or holds other pixels than when the study was made.
+        """
+        row = self._row(frame_id)
+        image = read_frame(self.path / row["image"])
+        if pixels_sha256(image) != row["sha256"]:
+            raise DataError(
+                f"{self.path / row['image']}, frame {frame_id!r}, is not the picture that was ingested.",
+                "Ingest the source again.",
+            )
+        return image
 
     def mask(self, frame_id: str) -> NDArray[np.uint8] | None:
         """The frame's label mask, H×W uint8 with values 0 ... ``len(labels)``, or None if it is unlabelled."""
@@ -203,12 +214,13 @@ def frames_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write H×W uint8 or uint16 as a lossless grey PNG; not atomic, a study counts from its ``study.yaml`` on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     # On ultrasound frames and masks this strategy gave the smallest files in the shortest time of all.
     encoded, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
     if not encoded:
         raise DataError(f"{path} could not be encoded as PNG (shape {pixels.shape}, type {pixels.dtype}).")
-    path.write_bytes(content.tobytes())
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.tobytes())
 
 
 def pixels_sha256(image: NDArray[Any]) -> str:

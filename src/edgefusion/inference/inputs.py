@@ -13,6 +13,7 @@ from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import SUFFIXES, is_known, stem_of
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import UsageError
+from edgefusion.files import is_hidden
 from edgefusion.progress import say
 
 _MASK = "_mask"
@@ -72,7 +73,7 @@ def _of_folder(folder: Path, output: Path) -> list[Path]:
     pictures = [
         path
         for path in sorted(folder.rglob("*"))
-        if not path.name.startswith(".")
+        if not is_hidden(path, folder)
         and output not in path.parents
         and path.is_file()
         and (is_known(path) or (is_dicom(path) and path.name != "DICOMDIR"))

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from edgefusion.errors import UsageError
 from edgefusion.evaluation.aggregate import read_frames
 from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
-from edgefusion.files import sha256_of_file, write_json, write_text
+from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
 from edgefusion.inference.predictor import Predictor
 from edgefusion.locking import sole_use
 from edgefusion.models.costs import measure
@@ -170,7 +172,8 @@ def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Uni
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
-        futures = [pool.submit(run_unit, study, output, config, unit) for unit in todo]
+        with _interrupts_held():
+            futures = [pool.submit(run_unit, study, output, config, unit) for unit in todo]
         try:
             _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         except KeyboardInterrupt:
@@ -183,6 +186,19 @@ def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Uni
         for future in futures:
             if not future.cancelled():
                 future.result()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends. Processes that it starts never hear of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(threads: int) -> None:
@@ -212,7 +228,8 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) 
     rows = []
     for frame_id, prediction in zip(frame_ids, predictions, strict=True):
         rows += judge(study, frame_id, prediction)
-        write_png(folder / "predictions" / f"{frame_id}.png", prediction.mask)
+        with atomic_path(folder / "predictions" / f"{frame_id}.png") as temporary:
+            write_png(temporary, prediction.mask)
     table = pd.DataFrame(rows)
     table.insert(0, "model", name)
     table.insert(1, "fold", split.name)

@@ -31,7 +31,7 @@ from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
-from edgefusion.training.checkpoints import CheckpointFiles, latest_whole
+from edgefusion.training.checkpoints import LAST, CheckpointFiles, latest_whole
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.presence_head import fit_presence_head
@@ -136,16 +136,11 @@ def _fit(
     batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed)
     checkpoints = output / "checkpoints"
     log = EpochLog(output / "log.csv", title, config.epochs)
-    keeper = ModelCheckpoint(
-        checkpoints,
-        filename="best",
-        monitor="val_dice",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
-    callbacks: list[Callback] = [log, keeper]
+    written: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+    keeper = ModelCheckpoint(checkpoints, filename="best", monitor="val_dice", mode="max", **written)
+    # Not save_last of the same callback: that is written only when the best one is.
+    last = ModelCheckpoint(checkpoints, filename=Path(LAST).stem, **written)
+    callbacks: list[Callback] = [log, keeper, last]
     if config.patience:
         callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.patience))
     before = latest_whole(checkpoints) if resume else None

@@ -42,5 +42,5 @@ def speckle_and_haze(stack: Tensor, generator: Generator) -> Tensor:
 
 def _on_half(batch: int, most: float, generator: Generator) -> Tensor:
     """B×1×1×1: a strength up to ``most`` where the lot fell on a frame, else 0."""
-    drawn, lot = torch.rand(2, batch, 1, 1, 1, generator=generator)
+    drawn, lot = torch.rand(2, batch, 1, 1, 1, generator=generator).unbind()
     return most * drawn * (lot < 0.5).float()

@@ -83,6 +83,26 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert logs[0].equals(logs[1])
 
 
+def test_averaged_weights_are_what_is_judged_and_kept_and_survive_an_interruption(
+    discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(_CONFIG, average_decay=0.9)
+    undisturbed = _train(discs, tmp_path / "undisturbed", config)
+    assert not torch.equal(_weights(undisturbed), _weights(_train(discs, tmp_path / "last", _CONFIG)))
+    write = EpochLog.on_train_epoch_end
+
+    def stop_in_the_third_epoch(log: EpochLog, trainer: Trainer, task: LightningModule) -> None:
+        write(log, trainer, task)
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochLog, "on_train_epoch_end", stop_in_the_third_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        _train(discs, tmp_path / "run", config)
+    monkeypatch.undo()
+    assert torch.equal(_weights(_train(discs, tmp_path / "run", config, resume=True)), _weights(undisturbed))
+
+
 def test_patience_keeps_the_best_epoch(discs: Study, tmp_path: Path) -> None:
     config = replace(_CONFIG, epochs=30, patience=1, learning_rate=1e-6)
     _train(discs, tmp_path, config)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -133,7 +133,8 @@ def _fit(
 ) -> pd.DataFrame:
     """Train ``network`` in place and return its log, one row an epoch."""
     task = SegmentationTask(network, config)
-    batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed)
+    apart = training.patients if config.distinct_patients else ()
+    batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed, apart)
     checkpoints = output / "checkpoints"
     log = EpochLog(output / "log.csv", title, config.epochs)
     written: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
@@ -143,6 +144,8 @@ def _fit(
     callbacks: list[Callback] = [log, keeper, last]
     if config.patience:
         callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.patience))
+    if config.average_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.average_decay))
     before = latest_whole(checkpoints) if resume else None
     with warnings.catch_warnings(), _quiet_lightning():
         # Lightning advises loader processes; the frames are in memory, and the cores have other work.

@@ -39,7 +39,8 @@ VERBS: dict[str, tuple[str, Sequence[str]]] = {
         ["splits.json", "frames.csv", "*/*/model.safetensors", "*/*/predictions/*.png"],
     ),
 }
-"""Of every verb (and of filling the cache alone) its command, and what of its output must be the same (times and costs in the rest may differ)."""
+"""Of every verb (and of filling the cache alone) its command, and what of its output must be the same; times and costs
+in the rest may differ."""
 
 
 def main() -> None:

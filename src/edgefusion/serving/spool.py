@@ -32,6 +32,7 @@ class Spool:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._arriving = 0
+        self._last = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for part in self._folders.values():
             part.mkdir(exist_ok=True, mode=0o700)
@@ -65,7 +66,7 @@ class Spool:
                 return False
             self._arriving += 1
         try:
-            name = f"{time.time_ns():020d}-{secrets.token_hex(8)}.dcm"
+            name = f"{self._arrival():020d}-{secrets.token_hex(8)}.dcm"
             with atomic_path(self._folders["received"] / name) as temporary:
                 shutil.copyfile(source, temporary)
                 temporary.chmod(0o600)
@@ -74,6 +75,14 @@ class Spool:
             with self._lock:
                 self._arriving -= 1
         return True
+
+    def _arrival(self) -> int:
+        """Nanoseconds since 1970, or one more than what came last, where the clock was set back since."""
+        with self._lock:
+            there = [path.name[:20] for folder in self._folders.values() for path in folder.glob("[!.]*.dcm")]
+            before = max((int(number) for number in there if number.isdecimal()), default=0)
+            self._last = max(time.time_ns(), self._last + 1, before + 1)
+            return self._last
 
     def answer(self, received: Path, answers: list[Dataset]) -> None:
         """Put the answers to a received object among the outgoing, and drop the object.

@@ -10,17 +10,20 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgefusion.channels.recipe import cached_stacks
-from edgefusion.config import ChannelRecipe
+from edgefusion.config import ChannelRecipe, CompareConfig, TrainConfig
 from edgefusion.data.dicom.folder import dicom_files
 from edgefusion.data.layouts import recognise
 from edgefusion.data.signature import holds_dicom
+from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.files import TEMPORARY, atomic_folder, atomic_path, remove_leftovers
 from edgefusion.inference.inputs import find_frames
 from edgefusion.locking import sole_use
+from edgefusion.training.crossval import run_unit
 
 _WRITER = textwrap.dedent("""
     import sys, time
@@ -85,8 +88,6 @@ def test_leftovers_are_no_inputs(phantoms: Path, tmp_path: Path, write_ultrasoun
     layout = recognise(folder)
     assert [entry.image for entry in layout.entries] == entries
     assert not layout.problems
-    import numpy as np
-
     dicom = tmp_path / "dicom"
     whole = write_ultrasound(dicom / "a.dcm", np.zeros((1, 64, 64), np.uint8))
     shutil.copy(whole, dicom / f"{TEMPORARY}0123456789abcdef.dcm")
@@ -106,17 +107,26 @@ def test_the_cache_is_cleaned_by_whoever_fills_it(phantoms: Path, tmp_path: Path
     assert len(list(folder.iterdir())) == len(study.frames)
 
 
-@pytest.mark.parametrize("moment", ["before the rename", "after it"])
-def test_a_picture_of_a_comparison_is_whole_or_absent(moment: str, tmp_path: Path) -> None:
-    """The way every picture goes: killed by a signal that nothing can catch, in a fork of this process."""
-    target = tmp_path / "mask.png"
-    child = os.fork()
-    if child == 0:
-        if moment == "before the rename":
-            os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(b"whole")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert target.exists() == (moment == "after it")
-    assert not target.exists() or target.read_bytes() == b"whole"
+@pytest.mark.parametrize("verb", ["compare", "predict", "evaluate"])
+def test_every_file_of_a_run_is_renamed_to_its_place(verb, phantoms, run, contents, tmp_path, monkeypatch):
+    # A kill can come between any two system calls: only what a rename puts there is whole or absent.
+    renamed, replace = set(), os.replace
+
+    def noting(source, target):
+        renamed.add(str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    out = tmp_path / "out"
+    if verb == "compare":
+        config = CompareConfig(("unet",), train=TrainConfig(epochs=1), recipe=ChannelRecipe(("raw",), 32, 48))
+        run_unit(phantoms, out, config, ("unet", Split("fold_0", ("p00", "p01"), ("p02", "p03")), 0))
+    else:
+        words = {
+            "predict": [phantoms, "--format", "png,overlay,json,kaggle"],
+            "evaluate": ["brachial-plexus", phantoms],
+        }
+        assert run(verb, *words[verb], "-o", out)[0] == 0
+    written = {str(out / name) for name in contents(out)}
+    assert len(written) > 1
+    assert written <= renamed

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import nibabel
 import numpy as np
 import seeds
 from PIL import Image
@@ -203,6 +204,19 @@ def _gif(side: int) -> bytes:
     return bytes(content)
 
 
+def _nifti(columns: int, rows: int, frames: int, kind: np.typing.DTypeLike, content: int) -> bytes:
+    """A compressed NIfTI file of zeros."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(kind)
+    header["dim"] = [3, columns, rows, frames, 1, 1, 1, 1]
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    packer = zlib.compressobj(9, wbits=31)
+    block = bytes(1_000_000)
+    parts = [packer.compress(header.binaryblock + bytes(4))]
+    parts += [packer.compress(block) for _ in range(content // len(block))]
+    return b"".join(parts) + packer.flush()
+
+
 def _laughs(kind: str) -> bytes:
     lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
@@ -252,10 +266,10 @@ BOMBS: dict[str, Bomb] = {
     "jpeg-gigapixels": Bomb("jpeg", lambda: _jpeg(SIDE, SIDE), "claims more than"),
     "jpeg-32-megapixels": Bomb("jpeg", lambda: _jpeg(8192, 4096)),
     "jpeg-scans": Bomb("jpeg", lambda: _jpeg(8192, 4096, scans=50_000), "more than 100 scans"),
-    "dicom-deflated": Bomb("dicom", lambda: _deflated(4_000_000), "too many elements"),
+    "dicom-deflated": Bomb("dicom", lambda: _deflated(1_000_000), "too many elements"),
     "dicom-elements": Bomb("dicom", _elements, "too many elements"),
     "dicom-sequences": Bomb("dicom", _sequences, "recursion"),
-    "dicom-header-elements": Bomb("dicom-header", _elements, "too many elements"),
+    "dicom-header-elements": Bomb("dicom-header", _elements, "too many elements", slow=True),
     "dicom-header-names": Bomb("dicom-header", _names, "more than 500 names"),
     "dicom-frames": Bomb("dicom", lambda: _dicom(RLELossless, [_rle(64)], 64, 64, 2**31 - 1), "ends after 1 of"),
     "dicom-jpeg-scans": Bomb(
@@ -275,10 +289,14 @@ BOMBS: dict[str, Bomb] = {
     "video-mjpeg-scans": Bomb("video", _mjpeg_scans),
     "video-gif": Bomb("video", lambda: _gif(SIDE), "no frame of it can be decoded"),
     "video-gif-32-megapixels": Bomb("video", lambda: _gif(5_700), "claims 5700×5700"),
+    "nifti-pixels": Bomb("nifti-gz", lambda: _nifti(32_767, 32_767, 1, np.uint8, 1_000_000), "claims 32767×32767"),
+    "nifti-gzip": Bomb("nifti-gz", lambda: _nifti(1000, 1000, 30_000, np.uint8, 1_000_000), "bytes of pixels"),
+    "nifti-expanded": Bomb("nifti-gz", lambda: _nifti(2500, 2500, 80, np.uint8, 500_000_000)),
+    "nifti-fractions": Bomb("nifti-gz", lambda: _nifti(2800, 2800, 4, np.float64, 252_000_000)),
     "mask-table-wide": Bomb("mask-table", lambda: _wide_table("subject,img,pixels"), "columns"),
     "dataset-json-deep": Bomb("dataset-json", lambda: b"[" * BYTES, "too deep"),
     "study-yaml-laughs": Bomb("study-yaml", lambda: _laughs("labels"), "YAML"),
-    "study-yaml-deep": Bomb("study-yaml", lambda: b"[" * 200_000, "too deep"),
+    "study-yaml-deep": Bomb("study-yaml", lambda: b"[" * 20_000, "too deep"),
     "study-yaml-long": Bomb("study-yaml", lambda: b"name: a\nlabels: [" + b"a, " * (BYTES // 3) + b"]\n", "bytes"),
     "study-yaml-base-60": Bomb("study-yaml", lambda: b"labels: []\nname: 1" + b":1" * 120_000 + b"\n"),
     "frames-csv-wide": Bomb("frames-csv", lambda: _wide_table(STUDY), "columns"),

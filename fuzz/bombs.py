@@ -258,7 +258,7 @@ BOMBS: dict[str, Bomb] = {
     "png-64-megapixels": Bomb("png", lambda: _png(8192, 8192, 6, 16, lines=2), "claims 8192×8192 pixels"),
     "png-deep-colours": Bomb("png", lambda: _png(8192, 4096, 6, 16)),
     "png-colours": Bomb("png", lambda: _png(8192, 4096, 2, 8)),
-    "tiff-gigapixels": Bomb("tiff", lambda: _tiff(SIDE, SIDE), "limit"),
+    "tiff-gigapixels": Bomb("tiff", lambda: _tiff(SIDE, SIDE), "claims more than"),
     "tiff-64-megapixels": Bomb("tiff", lambda: _tiff(8192, 8192), "claims 8192×8192 pixels"),
     "tiff-deep-colours": Bomb("tiff", lambda: _tiff(8192, 4096, bits=16)),
     "tiff-samples": Bomb("tiff", lambda: _tiff(64, 64, samples=60), "damaged"),

@@ -3,11 +3,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import av
 import pytest
 
 from edgefusion.data import tiff_pages, video
 from edgefusion.data.bounds import check_table
-from edgefusion.data.dicom.video import Fragments
+from edgefusion.data.dicom.video import Fragments, iter_video
 from edgefusion.data.tiff_pages import count_directories
 from edgefusion.errors import DataError
 
@@ -47,7 +48,7 @@ def test_pages_are_counted_in_both_orders_and_sizes(order: str, big: bool, monke
     with pytest.raises(ValueError, match="circle"):
         count_directories(io.BytesIO(circle))
     monkeypatch.setattr(tiff_pages, "MAX_PAGES", 2)
-    with pytest.raises(ValueError, match="more than 2 pages"):
+    with pytest.raises(OverflowError, match="more than 2 pages"):
         count_directories(io.BytesIO(file))
 
 
@@ -62,15 +63,32 @@ def test_fragments_read_as_one_file_from_any_place() -> None:
         assert (file.read(7) or b"") == joined[place : place + 7][: 5 - place if place < 5 else 7][: 105 - place or 1]
 
 
-def test_a_film_of_frames_of_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import av
-
-    path = tmp_path / "a.mp4"
+def _film(path: Path) -> Path:
+    """Four frames of 64×48 pixels."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        file.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        for number in range(4):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.pts = number
+            file.mux(stream.encode(frame))
         file.mux(stream.encode())
+    return path
+
+
+def test_a_film_in_a_dicom_file_cannot_name_another_file(tmp_path: Path) -> None:
+    other = _film(tmp_path / "other.ts")
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n".encode()
+    with pytest.raises(av.FFmpegError):
+        list(iter_video(io.BytesIO(playlist), [(0, len(playlist))], 48, 64))
+    content = other.read_bytes()
+    assert len(list(iter_video(io.BytesIO(content), [(0, len(content))], 48, 64))) == 4
+
+
+def test_a_film_of_frames_of_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _film(tmp_path / "a.mp4")
     monkeypatch.setattr(video, "MAX_FRAME", 64 * 48 * 3 // 2)
     video.open_video(path)
     monkeypatch.setattr(video, "MAX_FRAME", 64 * 48 * 3 // 2 - 1)

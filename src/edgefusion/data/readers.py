@@ -62,7 +62,7 @@ def count_pages(path: Path | str) -> int:
     try:
         with Path(path).open("rb") as file:
             return count_directories(file)
-    except (ValueError, OSError):
+    except (ValueError, OverflowError, OSError):
         return 1
 
 
@@ -91,7 +91,7 @@ def read_pages(path: Path | str) -> Iterator[NDArray[np.uint8] | NDArray[np.uint
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
+        raise _refusal(path, error) from error
 
 
 def read_mask(path: Path | str) -> NDArray[np.uint8]:
@@ -165,13 +165,19 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
             return _samples(path, _upright(image), keep_palette)
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a PNG, TIFF or JPEG picture, whatever its name says.") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path} claims more than {MAX_PIXELS} pixels.", "Crop it or scale it down.") from None
     except DataError:
         raise
     # Decoders answer damaged files with nearly every kind of exception.
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: Exception) -> DataError:
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{path} claims more than {MAX_PIXELS} pixels.", "Crop it or scale it down.")
+    if isinstance(error, OverflowError):
+        return DataError(f"{path} cannot be read: {error}.", "Divide it.")
+    return DataError(f"{path} is damaged: {error}.", "Copy or export it again.")
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

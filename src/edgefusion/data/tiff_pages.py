@@ -20,7 +20,8 @@ def count_directories(file: BinaryIO) -> int:
         file: Open at its start.
 
     Raises:
-        ValueError: If there are more than ``MAX_PAGES``, or the list of pages is cut off or runs in a circle.
+        OverflowError: If there are more than ``MAX_PAGES``.
+        ValueError: If the list of pages is cut off or runs in a circle.
     """
     head = file.read(4)
     order = {b"II": "little", b"MM": "big"}.get(head[:2])
@@ -41,7 +42,7 @@ def count_directories(file: BinaryIO) -> int:
         if at in seen:
             raise ValueError("its list of pages runs in a circle")
         if len(seen) == MAX_PAGES:
-            raise ValueError(f"it has more than {MAX_PAGES} pages")
+            raise OverflowError(f"it has more than {MAX_PAGES} pages")
         seen.add(at)
         file.seek(at)
         # Behind the entries stands where the next page is.

@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Any:
             # A number of many digits, or of base 60, takes a time that grows with the square of its length.
             if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_SCALAR:
                 raise yaml.YAMLError(f"a value of more than {_MAX_SCALAR} characters")
-        return yaml.load(text, Loader=_LOADER)  # nosec B506 - a safe loader, see above
+        return yaml.load(text, Loader=_LOADER)  # nosec B506
     except DataError:
         raise
     except RecursionError:

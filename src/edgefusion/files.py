@@ -188,6 +188,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether text can stand in the name of a file on any system, and in a line of text.
+
+    It has 1 to 100 characters, no path separator, nothing that a shell of Windows takes for more than a letter, no
+    control character, and begins with no dot.
+    """
+    return 1 <= len(name) <= 100 and name.isprintable() and name[0] != "." and not set(name) & set('/\\:*?"<>|')
+
+
 def sha256_of_bytes(content: bytes) -> str:
     """SHA-256 of ``content`` as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

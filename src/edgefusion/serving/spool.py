@@ -17,6 +17,15 @@ _KEPT_FAILURES = 100
 """Of the objects that could not be used, so many of the newest are kept for a person to look at."""
 
 
+RESERVE_BYTES = 1024**3
+"""So much of a disk stays free: a full one would stop more than this service."""
+
+
+def has_room(folder: Path, size: int = 0) -> bool:
+    """Whether a file of a size leaves ``RESERVE_BYTES`` of the folder's disk free."""
+    return shutil.disk_usage(folder).free - size >= RESERVE_BYTES
+
+
 class Spool:
     """Objects that were received and wait for an answer, and answers that wait to be sent on.
 
@@ -56,13 +65,15 @@ class Spool:
         return sorted(self._folders["failed"].glob("[!.]*.dcm"))
 
     def receive(self, source: Path) -> bool:
-        """Take in a copy of a file, on disk before this returns; False if too many objects wait already.
+        """Take in a copy of a file, on disk before this returns; False if too many objects wait, or the disk is full.
 
         Raises:
             OSError: If it cannot be written.
         """
         with self._lock:
             if len(self.received) + len(self.outgoing) + self._arriving >= self._capacity:
+                return False
+            if not has_room(self._folders["received"], source.stat().st_size):
                 return False
             self._arriving += 1
         try:

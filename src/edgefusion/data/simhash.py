@@ -23,7 +23,7 @@ BITS = 256
 NEAR = 64
 """Frames whose fingerprints differ in at most this many bits are near-duplicates.
 
-Chosen on half of the patients of the Kaggle competition, where frames of different persons differ in 70 bits or more.
+A quarter of the bits. Chosen on half of the persons of the Kaggle competition, where frames of different persons differ in 76 bits or more.
 """
 
 _SIZE = 1024

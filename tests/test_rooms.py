@@ -9,7 +9,7 @@ import pytest
 
 import edgefusion
 
-ROOMS = ("data", "channels", "models", "inference", "evaluation", "training", "serving")
+ROOMS = ("data", "channels", "models", "inference", "evaluation", "training", "cluster", "serving")
 _SOURCE = Path(edgefusion.__file__).parent
 
 

@@ -15,7 +15,13 @@ from edgefusion.verbs.networks import compare, evaluate, train
 from edgefusion.verbs.studies import channels, demo, export_study, ingest, phantom
 from edgefusion.verbs.use import bench, export, info, predict, serve
 
-_CONTINUE = "Interrupted. What was finished is kept."
+_GO_ON = {
+    "train": "Add --resume to go on from the last epoch.",
+    "compare": "The same command goes on from there.",
+    "demo": "The same command goes on from there.",
+    "predict": "The same command does the rest.",
+}
+"""What to do after Ctrl-C, for verbs that keep what they finished; the others have to begin again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"edgefusion: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say(f"edgefusion: {_CONTINUE}")
+        go_on = _GO_ON.get(arguments[0])
+        kept = f"What was finished is kept. {go_on}" if go_on else "Nothing was changed; the same command starts anew."
+        say(f"edgefusion: Interrupted. {kept}")
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (a pager was quit): nothing is wrong.

@@ -77,6 +77,21 @@ class TrainConfig:
     """Weight of the border-band loss, for networks that have a boundary head."""
     presence_weight: float = 0.1
     """Weight of the presence loss, for networks that have a presence head."""
+    boundary_target: Literal["band", "distance"] = "band"
+    """What the boundary head learns: the band one pixel to each side of the border, or how far inside or outside of it
+    every pixel lies. What this and the next five fields are worth is in ``docs/results/ablation.md``."""
+    border_emphasis: float = 0.0
+    """Extra weight of the band's pixels in the mask's cross-entropy, in multiples of the weight of the others."""
+    border_softness: float = 0.0
+    """Standard deviation, in pixels of the network's input, by which the borders of the masks are blurred: two people
+    draw a border a pixel or two apart."""
+    average_decay: float = 0.0
+    """Keep an exponential moving average of the weights with this decay a step, in [0, 1); 0 keeps the last."""
+    distinct_patients: bool = False
+    """No two frames of a batch show the same patient, as far as there are patients: neighbouring frames are near
+    copies."""
+    texture: bool = False
+    """Speckle of another grain and haze on half of the frames each."""
     flip: bool = True
     """Mirror frames left to right in half of the cases."""
     affine: bool = True

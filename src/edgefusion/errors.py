@@ -29,3 +29,7 @@ class DataError(EdgeFusionError):
 
 class BundleError(EdgeFusionError):
     """A model bundle is incomplete, altered, or newer than this program."""
+
+
+class StorageError(EdgeFusionError):
+    """A file or folder cannot be written: the disk is full, read-only, or somebody else's."""

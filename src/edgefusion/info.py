@@ -10,7 +10,10 @@ from edgefusion.environment import environment
 from edgefusion.models.names import TITLES, stored_costs
 
 FORMATS = {
-    "read": ["png", "tif", "tiff", "jpg", "jpeg", "mp4", "m4v", "mov", "avi", "mkv", "webm", "gif", "dcm"],
+    "read": [
+        *("png", "tif", "tiff", "jpg", "jpeg", "mp4", "m4v", "mov", "avi", "mkv", "webm", "gif"),
+        *("nii", "nii.gz", "dcm"),
+    ],
     "write": [
         *("png", "overlay", "json", "kaggle", "video", "measures"),
         *("dicom-seg", "dicom-seg-probability", "dicom-seg-placed", "dicom-sc", "dicom-sr"),

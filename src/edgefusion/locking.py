@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgefusion.errors import UsageError
+from edgefusion.files import remove_leftovers, writing
 
 
 @contextmanager
@@ -16,7 +18,7 @@ def sole_use(folder: Path) -> Iterator[None]:
     """Keep other runs out of ``folder`` while the block runs.
 
     The operating system holds the lock, on the folder itself, and lets go of it when the process ends, however it
-    ends: a killed run leaves nothing to clean up. Where there are no such locks (Windows, and network file systems
+    ends. What a killed run was writing is removed. Where there are no such locks (Windows, and network file systems
     that want a file to lock) runs are not kept apart.
 
     Args:
@@ -24,10 +26,13 @@ def sole_use(folder: Path) -> Iterator[None]:
 
     Raises:
         UsageError: If another run is at work in it.
+        StorageError: If it cannot be made or written: better now than after an hour.
     """
     folder = Path(folder)
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     if sys.platform == "win32":
         yield
         return
@@ -43,6 +48,7 @@ def sole_use(folder: Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # the file system has no such locks
+        remove_leftovers(folder)
         yield
     finally:
         if is_new:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from edgefusion.data import readers
 from edgefusion.data.readers import SUFFIXES, read_frame, read_mask
+from edgefusion.data.sources import SUFFIXES as SOURCES
+from edgefusion.data.sources import open_clip
 from edgefusion.errors import DataError
 
 LOSSLESS = (".png", ".tif", ".tiff")
@@ -132,3 +134,11 @@ def test_jpeg_mask_is_black_and_white_again(tmp_path: Path, suffix: str) -> None
     expected[16:40, 24:48] = 1
     cv2.imwrite(str(tmp_path / f"x{suffix}"), expected * 255, [cv2.IMWRITE_JPEG_QUALITY, 90])
     np.testing.assert_array_equal(read_mask(tmp_path / f"x{suffix}"), expected)
+
+
+@pytest.mark.parametrize("suffix", SOURCES)
+@pytest.mark.parametrize("content", [b"", b"This is neither a picture nor a clip. " * 20])
+def test_every_source_names_what_it_cannot_open(tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    with pytest.raises(DataError, match=rf"x\{suffix} (is|cannot be read)"):
+        next(open_clip(tmp_path / f"x{suffix}").read())

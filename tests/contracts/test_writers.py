@@ -13,7 +13,7 @@ from torch import nn
 
 from edgefusion.bundle import Bundle
 from edgefusion.config import ChannelRecipe
-from edgefusion.errors import UsageError
+from edgefusion.errors import StorageError, UsageError
 from edgefusion.inference.predictor import Prediction
 from edgefusion.inference.writers import FORMATS, STILL_FORMATS, Result, check_formats, output_path, write_results
 
@@ -128,7 +128,7 @@ def test_a_failure_leaves_what_was_there(format_: str, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="is full"):
         write_results(format_, tmp_path, [Result("a", FRAME, prediction(empty=True))], bundle("nerve"))
     assert tree(tmp_path) == before
 

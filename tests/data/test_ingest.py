@@ -103,7 +103,7 @@ class TestPairs:
     ) -> None:
         study = ingest(folders, tmp_path / "study")
         assert study.frames["patient_id"].tolist() == study.frames["frame_id"].tolist()
-        assert "EACH IMAGE COUNTS AS ITS OWN PATIENT" in capsys.readouterr().err
+        assert "EACH FILE COUNTS AS ITS OWN PATIENT" in capsys.readouterr().err
 
     def test_patients_by_pattern(self, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         study = ingest(folders, tmp_path / "study", patient_regex=r"images/(\w+)-")
@@ -221,7 +221,7 @@ class TestProblems:
     def test_nothing_usable(self, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         (tmp_path / "source" / "1_1.png").write_text("text")
-        with pytest.raises(DataError, match=r"None of the 1 frames .* First: .*1_1\.png is not a PNG"):
+        with pytest.raises(DataError, match=r"None of the 1 files .* First: .*1_1\.png is not a PNG"):
             ingest(tmp_path / "source", tmp_path / "study")
 
 

@@ -87,7 +87,7 @@ class TestPairs:
         assert [entry.image.name for entry in layout.entries] == ["a.png"]
         assert problems(layout) == {
             "a.tif": ("same name as a.png", SKIPPED),
-            "scan.dcm": ("not a PNG, TIFF or JPEG file", IGNORED),
+            "scan.dcm": ("not a PNG, TIFF, JPEG, NIfTI or video file", IGNORED),
         }
 
 
@@ -138,7 +138,7 @@ def test_a_single_picture(touch) -> None:
 def test_missing_empty_and_outer_folders(touch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no file or folder"):
         recognise(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="has no PNG, TIFF or JPEG frame"):
+    with pytest.raises(UsageError, match="has no PNG, TIFF, JPEG, NIfTI or video file"):
         recognise(touch("README.md"))
     with pytest.raises(UsageError, match="Did you mean a folder inside it: test, train"):
         recognise(touch("train/1_1.tif", "test/1.tif"))

@@ -28,6 +28,13 @@ def test_names_are_unique_and_stay(first: list[str], second: list[str]) -> None:
     assert len({name.casefold() for name in after.values()}) == len(after) == len({*first, *second})
 
 
+def test_a_compressed_nifti_file_loses_both_its_endings() -> None:
+    assert Record(Path("/nowhere")).names_for(["/a/x.nii.gz", "/a/y.b.NII"]) == {
+        "/a/x.nii.gz": "x",
+        "/a/y.b.NII": "y.b",
+    }
+
+
 def test_what_was_added_is_read_again(tmp_path: Path) -> None:
     rows = [
         row("/a/007.png", "007", presence_nerve=0.25, area_px_nerve=12),

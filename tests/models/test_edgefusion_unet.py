@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgefusion.errors import UsageError
-from edgefusion.models.blocks import standardise
+from edgefusion.models.blocks import MixedNorm, standardise
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 
 
@@ -170,9 +170,17 @@ def test_channels_are_blanked_in_training_only_and_never_all_of_them() -> None:
 
 def test_with_instance_normalisation_a_frame_is_seen_alone() -> None:
     x = torch.rand(4, 1, 32, 32)
-    for normalisation, alone in (("batch", False), ("instance", True)):
+    for normalisation, alone in (("batch", False), ("mixed", False), ("instance", True)):
         model = EdgeFusionUNet(1, 1, dropout=0.0, normalisation=normalisation).train()  # type: ignore[arg-type]
         together, first = model(x).mask[:1], model(x[:1]).mask
         assert torch.allclose(together, first, atol=1e-4) == alone
     with pytest.raises(UsageError, match="no normalisation 'layer'"):
         EdgeFusionUNet(1, 1, normalisation="layer")  # type: ignore[arg-type]
+
+
+def test_mixed_normalisation_is_its_two_halves() -> None:
+    x = torch.rand(3, 8, 10, 12) * 5
+    mixed = MixedNorm(8).train()
+    out = mixed(x)
+    assert torch.allclose(out[:, ::2], nn.InstanceNorm2d(4)(x[:, ::2]), atol=1e-6)
+    assert torch.allclose(out[:, 1::2], nn.BatchNorm2d(4)(x[:, 1::2]), atol=1e-6)

@@ -18,6 +18,7 @@ from edgefusion.config import ChannelRecipe, TrainConfig
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.memory import COMPANION, IDENTICAL, KINDS, find_overlap
 from edgefusion.inference.predictor import Predictor
 from edgefusion.training.checkpoints import BEFORE, LAST
 from edgefusion.training.train import EpochLog, train
@@ -82,6 +83,26 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert logs[0].equals(logs[1])
 
 
+def test_averaged_weights_are_what_is_judged_and_kept_and_survive_an_interruption(
+    discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(_CONFIG, average_decay=0.9)
+    undisturbed = _train(discs, tmp_path / "undisturbed", config)
+    assert not torch.equal(_weights(undisturbed), _weights(_train(discs, tmp_path / "last", _CONFIG)))
+    write = EpochLog.on_train_epoch_end
+
+    def stop_in_the_third_epoch(log: EpochLog, trainer: Trainer, task: LightningModule) -> None:
+        write(log, trainer, task)
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochLog, "on_train_epoch_end", stop_in_the_third_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        _train(discs, tmp_path / "run", config)
+    monkeypatch.undo()
+    assert torch.equal(_weights(_train(discs, tmp_path / "run", config, resume=True)), _weights(undisturbed))
+
+
 def test_patience_keeps_the_best_epoch(discs: Study, tmp_path: Path) -> None:
     config = replace(_CONFIG, epochs=30, patience=1, learning_rate=1e-6)
     _train(discs, tmp_path, config)
@@ -138,6 +159,11 @@ def test_a_presence_head_needs_frames_without_the_label(discs: Study, tmp_path: 
         shared = {name: value for name, value in after.model.named_parameters() if name in weights}
         assert len(shared) >= len(weights) - 2, start
         assert all(value.equal(weights[name]) for name, value in shared.items()), start
+    # The frames of both trainings are remembered, in the order of the trainings: all, and those with the label.
+    for bundle, stages in ((both, [0] * 24), (Bundle.load(tmp_path / "less"), [0] * 24 + [1] * 20)):
+        assert bundle.companions[COMPANION]["stage"].tolist() == stages
+        assert not find_overlap(bundle, discs, _SPLIT.validation_frames(discs)).patients(*KINDS)
+    assert find_overlap(both, discs, ["3_0"]).patients(IDENTICAL) == ["3"]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(discs: Study, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from edgefusion.channels.bands import cores
 from edgefusion.channels.diffusion import METHODS, despeckle
 from edgefusion.channels.edges import DENOISER, edge_map
 from edgefusion.config import CHANNELS, ChannelRecipe
-from edgefusion.errors import UsageError
-from edgefusion.files import atomic_path
-from edgefusion.progress import track
+from edgefusion.errors import StorageError, UsageError
+from edgefusion.files import atomic_path, remove_leftovers
+from edgefusion.progress import say, track
+from edgefusion.threads import thread_pool
 
 if TYPE_CHECKING:
     from edgefusion.data.study import Study
@@ -32,6 +33,8 @@ CACHE = "cache"
 
 _MAGIC = b"edgefusion stack 4\n"
 """First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
+
+_OTHER_VERSION = re.compile(rb"edgefusion stack (?!4\n)\d+\n")
 
 _COLUMNS = 580
 """Width of the frame whose diffusion time a recipe gives. Time counts px²: the same anatomy over half as many columns
@@ -104,7 +107,8 @@ def cached_stacks(
 
     Frames run in parallel over threads. An entry is ``cache_dir/<recipe.key()>/<frame sha256>``: a line with the
     format's version, a line with the SHA-256 of the rest, then the array in NumPy's .npy format. It is written
-    atomically, so that several processes may share a folder. A damaged entry is rebuilt with a warning.
+    atomically, so that several processes may share a folder. A damaged entry is rebuilt with a warning. Where entries
+    cannot be written (a full disk, a study that is read-only), that is said once, and the frames are not kept.
 
     Args:
         study: Where the frames are.
@@ -117,6 +121,7 @@ def cached_stacks(
 
     Raises:
         UsageError: For an unknown channel or a frame that is not in the study.
+        DataError: If a frame that is not in the cache cannot be read from the study.
     """
     check_channels(recipe.channels)
     hashes = dict(zip(study.frames["frame_id"], study.frames["sha256"], strict=True))
@@ -126,19 +131,28 @@ def cached_stacks(
     shape = (len(recipe.channels), recipe.height, recipe.width)
     folder = Path(cache_dir) / recipe.key()
 
+    cannot_write: list[StorageError] = []
+
     def stack_of(frame_id: str) -> NDArray[np.float16]:
         entry = folder / str(hashes[frame_id])
         stack = _read_entry(entry, shape)
         if stack is None:
             stack = build_stack(study.image(frame_id), recipe, threads=1).astype(np.float16)
-            _write_entry(entry, stack)
+            if not cannot_write:
+                try:
+                    _write_entry(entry, stack)
+                except StorageError as error:
+                    cannot_write.append(error)
         return stack
 
+    remove_leftovers(folder)
     stacks = np.empty((len(frame_ids), *shape), dtype=np.float16)
-    with ThreadPoolExecutor(cores()) as pool:
+    with thread_pool(cores()) as pool:
         results = pool.map(stack_of, frame_ids)
         for index, stack in enumerate(track(results, "Filtering frames", total=len(frame_ids))):
             stacks[index] = stack
+    if cannot_write:
+        say(f"{cannot_write[0]} This run goes on; its filtered frames are not kept.")
     return stacks
 
 
@@ -147,7 +161,11 @@ def _write_entry(path: Path, stack: NDArray[np.float16]) -> None:
     np.save(body, stack, allow_pickle=False)
     content = body.getvalue()
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        temporary.write_bytes(_head(content) + content)
+
+
+def _head(body: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
 def _read_entry(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] | None:
@@ -155,13 +173,14 @@ def _read_entry(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] 
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    magic, body = content[: len(_MAGIC)], content[len(_MAGIC) + 65 :]
-    digest = content[len(_MAGIC) : len(_MAGIC) + 64].decode("ascii", errors="replace")
-    if magic != _MAGIC and magic.startswith(b"edgefusion stack"):
+    except OSError as error:
+        warnings.warn(f"Cache entry {path} cannot be read ({error.strerror}).", RuntimeWarning, stacklevel=2)
         return None
-    if magic == _MAGIC and hashlib.sha256(body).hexdigest() == digest:
-        stack = np.load(io.BytesIO(body), allow_pickle=False)
+    size = len(_head(b""))
+    if content[:size] == _head(content[size:]):
+        stack = np.load(io.BytesIO(content[size:]), allow_pickle=False)
         if stack.shape == shape and stack.dtype == np.float16:
             return np.asarray(stack)
-    warnings.warn(f"Cache entry {path} is damaged; it is built again.", RuntimeWarning, stacklevel=2)
+    if not _OTHER_VERSION.match(content):
+        warnings.warn(f"Cache entry {path} is damaged; it is built again.", RuntimeWarning, stacklevel=2)
     return None

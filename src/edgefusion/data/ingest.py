@@ -50,14 +50,16 @@ def ingest(
     terms: str = UNSTATED_TERMS,
     key: Path | str | None = None,
 ) -> Study:
-    """Make a study of a folder of frames and masks, of a single picture, or of DICOM files.
+    """Make a study of a folder of frames and masks or of clips, of a single file, or of DICOM files.
 
     The shapes of folders that are understood stand at ``edgefusion.data.layouts.recognise``. Every file that was not
     used as its name suggests is listed in ``ingest-report.csv`` of the study, and counted on stderr.
 
     Args:
-        source: A folder, a PNG, TIFF or JPEG file, or a DICOM file, a folder of them, or a DICOMDIR. DICOM frames are
-            cropped to the ultrasound image, unlabelled, and grouped by Patient ID; identifiers become keyed hashes.
+        source: A folder; a PNG, TIFF, JPEG, NIfTI or video file; or a DICOM file, a folder of them, or a DICOMDIR.
+            NIfTI files are read as ``nifti.open_nifti`` says. Frames of videos are unlabelled, and each video counts as
+            a patient unless something else is given. DICOM frames are cropped to the ultrasound image, unlabelled, and
+            grouped by Patient ID; identifiers become keyed hashes.
         output: The study's folder: new, empty, or a study of the same source, which is then replaced at the very end.
         patient_regex: Searched in every frame's path within the source; the first group is the patient.
         patients_csv: A table ``image,patient`` instead.
@@ -115,15 +117,14 @@ def ingest(
         report = pd.DataFrame(problems, columns=["file", "reason", "action"])
         write_text(folder / REPORT, report.to_csv(index=False, lineterminator="\n"))
         study = Study(
-            path=output,
+            path=folder,
             name=name or output.resolve().name,
             labels=label_names or _default_labels(max(frame.highest_label for frame in stored)),
             origin=origin,
             terms=terms,
             frames=table,
         )
-        publish(folder, output)
-        study.save()
+        study = publish(study, output)
     _summarise(study, kind, problems, found)
     return study
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefusion.data.bounds import check_table
 from edgefusion.errors import DataError
 from edgefusion.files import write_text
 
@@ -94,7 +95,9 @@ def read_mask_table(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+        text = path.read_text(encoding="utf-8-sig")
+        check_table(path, text)
+        rows = list(csv.DictReader(io.StringIO(text)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     table: dict[str, str] = {}

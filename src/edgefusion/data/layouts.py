@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgefusion.data.bounds import read_json
 from edgefusion.data.kaggle import FRAME_NAME, MASK_TABLE, read_mask_table
-from edgefusion.data.readers import SUFFIXES
+from edgefusion.data.sources import is_clip, is_known, stem_of
 from edgefusion.errors import DataError, UsageError
+from edgefusion.files import is_hidden
 
 SKIPPED = "skipped"
 """Action for a frame that was not taken over."""
@@ -21,6 +22,8 @@ IGNORED = "ignored"
 
 _MASK_SUFFIX = "_mask"
 _MASK_FOLDERS = ("masks", "labels")
+_KINDS = "PNG, TIFF, JPEG, NIfTI or video file"
+_FRAME_OF_CLIP = re.compile(r"(.+)_f\d{5,}")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -35,10 +38,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Entry:
-    """One frame that a source offers.
+    """One frame that a source offers, or one clip of frames.
 
     Attributes:
-        frame_id: Unique in the source, fit to be a file's name.
+        frame_id: Unique in the source, fit to be a file's name; frames of a clip are called ``frame_id_f00001`` ...
         image: The frame's file.
         mask: The mask's file, if there is one.
         runs: The mask as Kaggle's run lengths, if there is no file; empty text for no nerve.
@@ -77,18 +80,19 @@ def relative_name(path: Path, source: Path) -> str:
 
 
 def recognise(source: Path) -> Layout:
-    """Find the frames of a picture file or of a folder in one of the shapes that are known.
+    """Find the frames of a picture or clip file, or of a folder in one of the shapes that are known.
 
     In the order in which they are tried: nnU-Net's ``imagesTr/`` and ``labelsTr/`` with ``dataset.json``; ``images/``
     with ``masks/`` or ``labels/``; Kaggle's ``P_N.tif`` with ``P_N_mask.tif`` or ``train_masks.csv`` in the folder or
-    beside it; ``x.png`` with ``x_mask.png``; plain frames.
+    beside it; ``x.png`` with ``x_mask.png``; plain frames. In each a NIfTI file may stand for a picture,
+    or with all its frames for as many; a video is a clip of unlabelled frames.
 
     Raises:
         UsageError: If the source is missing, or is a folder without pictures in any of these shapes.
         DataError: If ``dataset.json`` or ``train_masks.csv`` cannot be understood.
     """
     if source.is_file():
-        return Layout("single picture", [Entry(source.stem, source)])
+        return Layout("single clip" if is_clip(source) else "single picture", [Entry(stem_of(source), source)])
     if not source.is_dir():
         raise UsageError(f"There is no file or folder {source}.", "Give the folder that holds the frames.")
     if (source / "study.yaml").is_file():
@@ -112,6 +116,12 @@ def _with_unique_ids(layout: Layout, source: Path) -> Layout:
         if earlier is not entry:
             reason = f"its name would clash with that of {earlier.name_in(source)}"
             layout.problems.append(Problem(entry.name_in(source), reason, SKIPPED))
+    for name, entry in list(first.items()):
+        clip = first.get(match.group(1)) if (match := _FRAME_OF_CLIP.fullmatch(name)) else None
+        if clip is not None and is_clip(clip.image):
+            reason = f"its name would clash with that of a frame of {clip.name_in(source)}"
+            layout.problems.append(Problem(entry.name_in(source), reason, SKIPPED))
+            del first[name]
     layout.entries = list(first.values())
     return layout
 
@@ -123,24 +133,24 @@ def _nothing(source: Path) -> UsageError:
     remedy = (
         f"Did you mean a folder inside it: {', '.join(inner[:5])}?" if inner else "Give the folder that holds them."
     )
-    return UsageError(f"{source} has no PNG, TIFF or JPEG frame.", remedy)
+    return UsageError(f"{source} has no {_KINDS}.", remedy)
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return is_known(path) and not path.name.startswith(".") and path.is_file()
 
 
 def _pictures(folder: Path, layout: Layout, source: Path, recursive: bool = False) -> dict[str, Path]:
     """Pictures by their name without ending (and with the folders between); others are noted in the layout."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*") if recursive else folder.iterdir(), key=_natural):
-        if not path.is_file() or path.name.startswith("."):
+        if not path.is_file() or is_hidden(path, folder):
             continue
         name = relative_name(path, source)
-        key = path.relative_to(folder).with_suffix("").as_posix()
+        key = path.relative_to(folder).with_name(stem_of(path)).as_posix()
         if not _is_picture(path):
             if path.suffix.lower() not in (".csv", ".json", ".md", ".txt"):
-                layout.problems.append(Problem(name, "not a PNG, TIFF or JPEG file", IGNORED))
+                layout.problems.append(Problem(name, f"not a {_KINDS}", IGNORED))
         elif key in found:
             layout.problems.append(Problem(name, f"same name as {found[key].name}", SKIPPED))
         else:
@@ -231,11 +241,12 @@ def _nnunet_labels(path: Path) -> list[str] | None:
     """Label names in the order of their values: ``{"name": value}`` in nnU-Net 2, ``{"value": name}`` in nnU-Net 1."""
     if not path.is_file():
         return None
+    content = read_json(path, "a description of a dataset")
     try:
-        declared = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        declared = content["labels"]
         pairs = [(key, value) if isinstance(value, int) else (value, int(key)) for key, value in declared.items()]
         names = {int(value): str(name) for name, value in pairs if int(value) != 0}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} does not name its labels as {{name: value}} ({error}).", "Regions of several labels are not read."
         ) from error

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefusion.data.readers import MAX_PIXELS
 from edgefusion.data.video import VideoFrames
 from edgefusion.errors import DataError, UsageError
 from edgefusion.progress import say
@@ -26,6 +27,8 @@ _RETRY_S = 0.5
 # Studying the stream for seconds, as FFmpeg does by default, would make a late picture. The frames that were studied
 # come first and fast; whoever wants the newest drops them.
 _LOW_LATENCY = {"probesize": "500000", "analyzeduration": "500000"}
+
+_BOUNDS = {"max_pixels": str(MAX_PIXELS)}
 
 _OPTIONS = {
     # Over TCP no packet is lost; a few milliseconds more are the price.
@@ -181,7 +184,8 @@ def _connect(url: str, timeout_s: float) -> tuple[VideoFrames, float | None]:
     container = av.open(
         url,
         format="v4l2" if device else None,
-        options=_LOW_LATENCY | _OPTIONS.get(scheme, {}),
+        options=_LOW_LATENCY | _BOUNDS | _OPTIONS.get(scheme, {}),
+        metadata_errors="replace",
         timeout=(max(timeout_s, 0.1), max(timeout_s, 0.1)),
     )
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgefusion.data.layouts import Entry
+from edgefusion.data.sources import stem_of
 from edgefusion.errors import DataError, UsageError
 from edgefusion.progress import say
 
@@ -40,7 +41,7 @@ def name_patients(
     if all(entry.patient for entry in entries):
         return {entry.frame_id: str(entry.patient) for entry in entries}
     say(
-        "WARNING: nothing tells which frames belong to one patient, so EACH IMAGE COUNTS AS ITS OWN PATIENT. "
+        "WARNING: nothing tells which frames belong to one patient, so EACH FILE COUNTS AS ITS OWN PATIENT. "
         "Frames of one person can then be trained on and judged on, which flatters every result. "
         "Give a pattern (--patient-regex) or a table (--patients-csv)."
     )
@@ -78,7 +79,7 @@ def _by_table(entries: Sequence[Entry], source: Path, table: Path) -> dict[str, 
             raise DataError(f"{table}, line {line}, gives {image} a second patient.")
     patients = {}
     for entry in entries:
-        for name in (entry.name_in(source), entry.image.name, entry.image.stem, entry.frame_id):
+        for name in (entry.name_in(source), entry.image.name, stem_of(entry.image), entry.frame_id):
             if name in by_image:
                 patients[entry.frame_id] = by_image[name]
                 break

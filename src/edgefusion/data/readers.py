@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,22 @@ from edgefusion.errors import DataError
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 """File name endings that are read, in lower case."""
 
-MAX_PIXELS = 64 * 1024 * 1024
-"""Larger pictures are refused before they are decoded: a small file can claim any size."""
+MAX_PIXELS = 32 * 1024 * 1024
+"""Larger pictures are refused before they are decoded: a small file can claim any size. 8K video has fewer."""
+
+MAX_PAGES = 10_000
+"""A TIFF file with more pages is refused: a small file can list very many, and only walking through them tells."""
+
+MAX_SCANS = 100
+"""A JPEG with more scans is refused: each goes over the whole picture, and takes a dozen bytes. Usual are 10."""
+
+START_OF_SCAN = b"\xff\xda"
+"""Marker of a scan, which cannot occur in the compressed data of one (ISO/IEC 10918-1, B.1.1.2)."""
 
 MAX_LABEL = 32
 """Larger values in a mask are grey levels of a picture, not labels."""
 
+_STRIP = 64
 _FORMATS = ("PNG", "TIFF", "JPEG")
 _COLOUR_MODES = ("LA", "RGB", "RGBA")
 
@@ -50,10 +61,16 @@ def read_frame(path: Path | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def count_pages(path: Path | str) -> int:
-    """Pages of a TIFF file; 1 for all else, also for what turns out to be unreadable."""
+    """Pages of a TIFF file; 1 for all else, also for what turns out to be unreadable.
+
+    Raises:
+        DataError: If there are more than ``MAX_PAGES``.
+    """
     try:
         with Image.open(path, formats=["TIFF"]) as image:
-            return int(getattr(image, "n_frames", 1))
+            return _pages(Path(path), image)
+    except DataError:
+        raise
     # Decoders answer damaged files with nearly every kind of exception; reading the frame will say what is wrong.
     except Exception:
         return 1
@@ -69,12 +86,12 @@ def read_pages(path: Path | str) -> Iterator[NDArray[np.uint8] | NDArray[np.uint
     shape: tuple[int, ...] = ()
     try:
         with Image.open(path, formats=["TIFF"]) as image:
-            for page in range(getattr(image, "n_frames", 1)):
+            for page in range(_pages(path, image)):
                 image.seek(page)
                 _check_pixels(path, image)
                 if _is_deep_colour(image):
                     raise DataError(f"{path} has pages with 16-bit colours.", "Save it in grey.")
-                frame = _grey(_samples(path, ImageOps.exif_transpose(image), keep_palette=False))
+                frame = _grey(_samples(path, _upright(image), keep_palette=False))
                 shape = shape or frame.shape
                 if frame.shape != shape:
                     raise DataError(f"Page {page + 1} of {path} has another size than its first.")
@@ -143,11 +160,13 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(path, image)
+            if image.format == "JPEG" and content.count(START_OF_SCAN) > MAX_SCANS:
+                raise DataError(f"{path} has more than {MAX_SCANS} scans.", "Save it as a baseline JPEG or as a PNG.")
             deep_colour = _is_deep_colour(image)
             image.load()
             if deep_colour:
                 return _decode_deep_colour(content)
-            return _samples(path, ImageOps.exif_transpose(image), keep_palette)
+            return _samples(path, _upright(image), keep_palette)
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a PNG, TIFF or JPEG picture, whatever its name says.") from None
     except Image.DecompressionBombError:
@@ -173,9 +192,30 @@ def _check_pixels(path: Path, image: Image.Image) -> None:
 
 def _check_size(path: Path, image: Image.Image) -> None:
     _check_pixels(path, image)
-    pages = getattr(image, "n_frames", 1)
+    pages = _pages(path, image)
     if pages > 1:
         raise DataError(f"{path} has {pages} pages.", "Save every page as a file of its own.")
+
+
+def _pages(path: Path, image: Image.Image) -> int:
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    pages = 1
+    with suppress(EOFError):
+        # Pillow's own count compares every page with all before it, which takes minutes for a list of 1 MB.
+        while pages <= MAX_PAGES:
+            image.seek(pages)
+            pages += 1
+    image.seek(0)
+    if pages > MAX_PAGES:
+        raise DataError(f"{path} has more than {MAX_PAGES} pages.", "Divide it.")
+    return pages
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # In place: otherwise one that is upright would be copied.
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _samples(path: Path, image: Image.Image, keep_palette: bool) -> NDArray[Any]:
@@ -199,8 +239,9 @@ def _decode_deep_colour(content: bytes) -> NDArray[Any]:
     if samples is None:
         raise ValueError("its 16-bit colours cannot be decoded")
     if samples.ndim == 3 and samples.shape[2] >= 3:
-        # OpenCV puts blue first.
-        samples = samples[..., [2, 1, 0, *range(3, samples.shape[2])]]
+        # OpenCV puts blue first. In place, since this may be a quarter of a gigabyte.
+        swap = cv2.COLOR_BGR2RGB if samples.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        samples = cv2.cvtColor(samples, swap, dst=samples)
     return np.asarray(samples)
 
 
@@ -211,6 +252,14 @@ def _colour_channels(samples: NDArray[Any]) -> int:
 def _grey(samples: NDArray[Any]) -> NDArray[Any]:
     if samples.ndim == 2:
         return np.ascontiguousarray(samples)
+    grey = np.empty(samples.shape[:2], samples.dtype)
+    # By strips, since what lies between colours and grey takes many times their room.
+    for top in range(0, len(samples), _STRIP):
+        grey[top : top + _STRIP] = _grey_strip(samples[top : top + _STRIP])
+    return grey
+
+
+def _grey_strip(samples: NDArray[Any]) -> NDArray[Any]:
     colours = samples[..., : _colour_channels(samples)]
     grey = colours[..., 0]
     if (colours != colours[..., :1]).any():
@@ -219,4 +268,4 @@ def _grey(samples: NDArray[Any]) -> NDArray[Any]:
     if samples.shape[2] in (2, 4):
         opacity = samples[..., -1] / np.float32(np.iinfo(samples.dtype).max)
         grey = np.rint(grey * opacity).astype(samples.dtype)
-    return np.ascontiguousarray(grey)
+    return grey

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 from edgefusion.data.readers import SUFFIXES as PICTURES
+from edgefusion.files import is_hidden
 
 SUFFIXES = (".dcm", ".dicom")
 """File name endings of DICOM files, in lower case; many have none."""
@@ -41,7 +42,7 @@ def holds_dicom(source: Path) -> bool:
         return False
     if any(path.name.upper() == "DICOMDIR" for path in source.iterdir()):
         return True
-    files = [path for path in source.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in source.rglob("*") if path.is_file() and not is_hidden(path, source)]
     if any(path.suffix.lower() in PICTURES for path in files):
         return False
     return any(is_dicom(path) for path in files)

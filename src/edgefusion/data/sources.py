@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgefusion.data import readers, video
+from edgefusion.data import nifti, readers, video
 from edgefusion.data.clip import Clip
 from edgefusion.data.signature import is_dicom
 from edgefusion.errors import DataError
 
-SUFFIXES = (*readers.SUFFIXES, *video.SUFFIXES)
+SUFFIXES = (*readers.SUFFIXES, *video.SUFFIXES, *nifti.SUFFIXES)
 """File name endings of what can be opened, in lower case. DICOM files are known by their content."""
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file has one of the ``SUFFIXES``."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is, by its name, of a kind that holds any number of frames: a video, or NIfTI."""
+    return path.name.lower().endswith((*video.SUFFIXES, *nifti.SUFFIXES))
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its ending, which for ``x.nii.gz`` is all of ``.nii.gz``."""
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def open_clip(path: Path | str) -> Clip:
     """Open the frames of a file, whatever its kind.
 
     Args:
-        path: A picture (PNG, TIFF, JPEG), a TIFF file of several pages, a video (``video.SUFFIXES``), or a DICOM file.
+        path: A picture (PNG, TIFF, JPEG), a TIFF file of several pages, a video (``video.SUFFIXES``), a NIfTI file, or
+            a DICOM file.
 
     Returns:
         The clip; a picture gives one frame.
@@ -32,6 +48,8 @@ def open_clip(path: Path | str) -> Clip:
         return open_dicom(path)
     if path.suffix.lower() in video.SUFFIXES:
         return video.open_video(path)
+    if nifti.is_nifti(path):
+        return nifti.open_nifti(path)
     pages = readers.count_pages(path)
     if pages > 1:
         return Clip(path, lambda: readers.read_pages(path), count=pages)

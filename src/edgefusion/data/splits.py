@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgefusion.config import SplitConfig
+from edgefusion.data.bounds import read_json
 from edgefusion.data.study import Study
 from edgefusion.errors import DataError, UsageError
 from edgefusion.files import write_json
 from edgefusion.progress import say
+
+MAX_SPLITS = 1000
+"""A file with more splits is refused: each is a training."""
 
 _HOLDOUT_PARTS = 5
 
@@ -220,8 +223,11 @@ def read_splits(path: Path | str) -> list[Split]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"There is no file of splits {path}.")
+    content = read_json(path, "a file of splits")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        entries = content["splits"]
+        if len(entries) > MAX_SPLITS:
+            raise ValueError(f"it has more than {MAX_SPLITS} splits")
         splits = [_parse(entry) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a file of splits ({error}).", "Make the splits again.") from error

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import DataError, UsageError
+from edgefusion.files import writing
 from edgefusion.locking import sole_use
 
 _INCOMING = ".incoming"
+
+_FACTS = "study.yaml"
 
 
 @contextmanager
@@ -29,21 +33,36 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
     incoming = output / _INCOMING
     with sole_use(output):
         shutil.rmtree(incoming, ignore_errors=True)
-        incoming.mkdir()
+        with writing(output):
+            incoming.mkdir()
         try:
             yield incoming
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
+            if not is_study(output) and any(output.iterdir()):
+                # Cut short while it was moved to its place.
+                incoming.mkdir(exist_ok=True)
 
 
-def publish(incoming: Path, output: Path) -> None:
-    """Move what was staged to its place. The caller writes ``study.yaml`` next, which makes the study valid again."""
-    (output / "study.yaml").unlink(missing_ok=True)
-    for part in sorted(incoming.iterdir()):
-        target = output / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
+def publish(study: Study, output: Path) -> Study:
+    """Save a study that was staged and move it to ``output``, ``study.yaml`` last: it says that the rest is there.
+
+    Args:
+        study: Its ``path`` is the folder that ``staged`` gave.
+        output: Its place.
+
+    Returns:
+        The study at its place.
+    """
+    study.save()
+    with writing(output):
+        (output / _FACTS).unlink(missing_ok=True)
+        for part in sorted(study.path.iterdir(), key=lambda part: part.name == _FACTS):
+            target = output / part.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            part.replace(target)
+    return replace(study, path=output)
 
 
 def _check_free(output: Path, origin: str) -> None:

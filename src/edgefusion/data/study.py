@@ -19,9 +19,10 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from edgefusion.data.bounds import check_table, read_yaml
 from edgefusion.data.readers import read_frame, read_labels
 from edgefusion.errors import DataError, UsageError
-from edgefusion.files import sha256_of_bytes, write_text
+from edgefusion.files import sha256_of_bytes, write_text, writing
 
 _TEXT_COLUMNS = ("frame_id", "patient_id", "image", "mask", "sha256", "group", "source", "clean")
 _FILE_COLUMNS = ("image", "mask", "clean")
@@ -106,8 +107,19 @@ class Study:
         write_text(self.path / "study.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
 
     def image(self, frame_id: str) -> NDArray[Any]:
-        """The frame's grey image, H×W uint8 or uint16."""
-        return read_frame(self.path / self._row(frame_id)["image"])
+        """The frame's grey image, H×W uint8 or uint16.
+
+        Raises:
+            DataError: If its file is gone, damaged, or holds other pixels than when the study was made.
+        """
+        row = self._row(frame_id)
+        image = read_frame(self.path / row["image"])
+        if pixels_sha256(image) != row["sha256"]:
+            raise DataError(
+                f"{self.path / row['image']}, frame {frame_id!r}, is not the picture that was ingested.",
+                "Ingest the source again.",
+            )
+        return image
 
     def mask(self, frame_id: str) -> NDArray[np.uint8] | None:
         """The frame's label mask, H×W uint8 with values 0 ... ``len(labels)``, or None if it is unlabelled."""
@@ -202,12 +214,13 @@ def frames_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write H×W uint8 or uint16 as a lossless grey PNG; not atomic, a study counts from its ``study.yaml`` on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     # On ultrasound frames and masks this strategy gave the smallest files in the shortest time of all.
     encoded, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
     if not encoded:
         raise DataError(f"{path} could not be encoded as PNG (shape {pixels.shape}, type {pixels.dtype}).")
-    path.write_bytes(content.tobytes())
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.tobytes())
 
 
 def pixels_sha256(image: NDArray[Any]) -> str:
@@ -217,10 +230,11 @@ def pixels_sha256(image: NDArray[Any]) -> str:
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
+    facts = read_yaml(path)
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML.", "Ingest the source again.") from error
+        str(facts)
+    except ValueError:
+        raise DataError(f"{path} has a number of thousands of digits.", "Ingest the source again.") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), list) or "name" not in facts:
         raise DataError(f"{path} does not name the study and its labels.", "Ingest the source again.")
     if facts.get("format", _FORMAT) != _FORMAT:
@@ -234,12 +248,15 @@ def _read_frames(path: Path) -> pd.DataFrame:
     text_types: dict[str, Any] = {column: "object" for column in _TEXT_COLUMNS}
     na_values: dict[str, Any] = {column: [""] for column in COLUMNS if column not in _TEXT_COLUMNS}
     try:
+        text = path.read_text(encoding="utf-8")
+        check_table(path, text)
         frames = pd.read_csv(
-            io.StringIO(path.read_text(encoding="utf-8")),
+            io.StringIO(text),
             dtype={**text_types, "height": "int64", "width": "int64", "area_px": "Int64"},
             keep_default_na=False,
             na_values=na_values,
         )
+        frames = frames.astype({name: "float64" for name in ("spacing_row_mm", "spacing_col_mm") if name in frames})
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", "Ingest the source again.") from error
     missing = [column for column in COLUMNS if column not in frames.columns]
@@ -252,6 +269,6 @@ def _read_frames(path: Path) -> pd.DataFrame:
     for column in (*_FILE_COLUMNS, "frame_id"):
         for name in frames[column]:
             # A study may come from a stranger: its table must not reach outside its folder.
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
                 raise DataError(f"{path} names {name!r}, which lies outside the study.", "Do not use this study.")
-    return frames[list(COLUMNS)].astype({"spacing_row_mm": "float64", "spacing_col_mm": "float64"})
+    return frames[list(COLUMNS)]

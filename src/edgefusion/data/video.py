@@ -175,7 +175,9 @@ def _open(path: Path) -> tuple[Any, Any]:
     try:
         if not path.stat().st_size:
             raise DataError(f"{path} is empty (0 bytes).", "Copy or export it again.")
-        container = av.open(str(path), options={"format_whitelist": _CONTAINERS})
+        options = {"format_whitelist": _CONTAINERS, "max_pixels": str(MAX_PIXELS)}
+        # A title in another encoding is no fault of the pictures'.
+        container = av.open(str(path), options=options, metadata_errors="replace")
     except (av.error.InvalidDataError, av.error.ArgumentError):
         raise DataError(
             f"{path} is not a video that can be read, or was cut off.", "Copy it again, or export it as MP4 (H.264)."

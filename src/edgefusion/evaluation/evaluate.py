@@ -15,10 +15,12 @@ from edgefusion.data.study import Study
 from edgefusion.errors import DataError, UsageError
 from edgefusion.evaluation.aggregate import summarise
 from edgefusion.evaluation.answer import answer
+from edgefusion.evaluation.clean import measure_clean, overlap_facts, tell_clean, warn
+from edgefusion.evaluation.memory import find_overlap
 from edgefusion.evaluation.metrics import distance_unit, frame_measures
 from edgefusion.files import write_json, write_text
 from edgefusion.inference.predictor import Prediction, Predictor, load_bundle
-from edgefusion.progress import say, track
+from edgefusion.progress import track
 
 
 def judge(study: Study, frame_id: str, prediction: Prediction) -> list[dict[str, Any]]:
@@ -92,7 +94,9 @@ def evaluate(
         flip_averaging: Average each prediction with the mirrored frame's.
 
     Returns:
-        What ``summary.json`` holds.
+        What ``summary.json`` holds: a comparison's measures for this one network, ``overlap`` (what the judged frames
+        share with its training frames, see ``clean.overlap_facts``) and ``clean`` (the measures without the patients
+        of whom anything is shared, see ``clean.measure_clean``).
 
     Raises:
         UsageError: If the labels differ, or nothing is there to judge.
@@ -107,9 +111,9 @@ def evaluate(
     frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
     if not frame_ids:
         raise UsageError(f"{study.path} has no labelled frame to judge.", "Choose a study with masks.")
-    seen = sorted(set(labelled["patient_id"]) & set(loaded.trained_on)) if study.name == loaded.study_name else []
-    if seen:
-        say(f"Careful: {len(seen)} of these patients were trained on; their frames flatter the result.")
+    overlap = find_overlap(loaded, study, frame_ids)
+    facts = overlap_facts(overlap)
+    warn(facts)
     predictions = predict_frames(study, loaded, frame_ids, flip_averaging)
     rows: list[dict[str, Any]] = []
     for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
@@ -118,14 +122,17 @@ def evaluate(
     table.insert(0, "model", loaded.model_name)
     table.insert(1, "fold", "all" if split is None else "held out")
     write_text(output / "frames.csv", table.to_csv(index=False))
-    summary = _summary(table, study)
+    clean = measure_clean(table, overlap)
+    measures = summarise(table)
+    tell_clean(clean, measures)
+    summary = {**_summary(table, measures, study), "overlap": facts, "clean": clean}
     write_json(output / "summary.json", summary)
     return summary
 
 
-def _summary(table: pd.DataFrame, study: Study) -> dict[str, Any]:
+def _summary(table: pd.DataFrame, measures: pd.DataFrame, study: Study) -> dict[str, Any]:
     """The same form as a comparison's ``summary.json``, for one network."""
-    measures, model = summarise(table), str(table["model"].iloc[0])
+    model = str(table["model"].iloc[0])
     return {
         "study": study.name,
         "answers": {label: answer(measures, pd.DataFrame(), model, label) for label in study.labels},

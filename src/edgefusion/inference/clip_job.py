@@ -8,7 +8,7 @@ from typing import Any
 
 from edgefusion.data.live import open_live, public_name
 from edgefusion.data.sources import open_clip
-from edgefusion.errors import EdgeFusionError
+from edgefusion.errors import EdgeFusionError, StorageError
 from edgefusion.files import sha256_of_file
 from edgefusion.inference.clip_writers import CLIP_FORMATS, clip_paths, is_complete
 from edgefusion.inference.inputs import FrameFile
@@ -37,6 +37,8 @@ def do_clip(job: Job, frame: FrameFile) -> dict[str, Any]:
             crop=job.crop,
             smoothing=job.smoothing,
         )
+    except StorageError:
+        raise
     except (EdgeFusionError, OSError) as error:
         facts |= {"status": "failed", "reason": str(error)}
     job.tell(facts)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +17,7 @@ from PIL import Image
 from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.study import write_png
 from edgefusion.data.video_writer import VideoWriter
-from edgefusion.files import atomic_path, write_text
+from edgefusion.files import atomic_folder, atomic_path, write_text
 from edgefusion.inference.measure import NerveMeasures, measure
 from edgefusion.inference.measure_clip import measure_clip, measure_plot, measure_table
 from edgefusion.inference.writers import DICOM_FORMATS, NOTICE, Result, describe, draw_overlay, measures, output_path
@@ -154,13 +151,13 @@ def _video(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
 
 @contextmanager
 def _masks(paths: list[Path], _: ClipFacts) -> Iterator[Add]:
-    with _atomic_folder(paths[0]) as folder:
+    with atomic_folder(paths[0]) as folder:
         yield lambda frame: write_png(folder / f"{frame.number:06d}.png", frame.prediction.mask)
 
 
 @contextmanager
 def _overlays(paths: list[Path], facts: ClipFacts) -> Iterator[Add]:
-    with _atomic_folder(paths[0]) as folder:
+    with atomic_folder(paths[0]) as folder:
 
         def add(frame: ClipFrame) -> None:
             picture = Image.fromarray(draw_overlay(frame.image, frame.prediction, facts.region))
@@ -229,19 +226,3 @@ def _dicom(formats: Sequence[str], folder: Path, facts: ClipFacts) -> Iterator[A
 
 def _dump(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-@contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder that becomes ``path``, and replaces a former one, when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

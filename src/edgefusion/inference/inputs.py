@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefusion.data import readers
+from edgefusion.data import video
 from edgefusion.data.signature import is_dicom
-from edgefusion.data.sources import SUFFIXES
+from edgefusion.data.sources import SUFFIXES, is_known, stem_of
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import UsageError
+from edgefusion.files import is_hidden
 from edgefusion.progress import say
 
 _MASK = "_mask"
@@ -32,8 +33,8 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
     """List the frames and clips of ``inputs``, each once.
 
     Args:
-        inputs: Pictures, videos and DICOM files; folders, searched with all that is inside, where a picture called
-            ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies.
+        inputs: Pictures, videos, NIfTI and DICOM files; folders, searched with all that is inside, where a picture or
+            NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies.
         output: Folder of the results; pictures in it are not frames.
 
     Returns:
@@ -72,23 +73,24 @@ def _of_folder(folder: Path, output: Path) -> list[Path]:
     pictures = [
         path
         for path in sorted(folder.rglob("*"))
-        if not path.name.startswith(".")
+        if not is_hidden(path, folder)
         and output not in path.parents
         and path.is_file()
-        and (path.suffix.lower() in SUFFIXES or (is_dicom(path) and path.name != "DICOMDIR"))
+        and (is_known(path) or (is_dicom(path) and path.name != "DICOMDIR"))
     ]
-    stems = {path.with_suffix("") for path in pictures}
+    names = {path.with_name(stem_of(path)) for path in pictures}
     masks = {
         path
         for path in pictures
-        if path.suffix.lower() in readers.SUFFIXES
-        and path.stem.endswith(_MASK)
-        and path.with_name(path.stem.removesuffix(_MASK)) in stems
+        if not path.name.lower().endswith(video.SUFFIXES)
+        and stem_of(path).endswith(_MASK)
+        and path.with_name(stem_of(path).removesuffix(_MASK)) in names
     }
     if masks:
         say(f"{folder}: {len(masks)} pictures called x{_MASK} beside x are taken for masks, not for frames.")
     if not pictures:
         raise UsageError(
-            f"{folder} holds no picture, video or DICOM file ({', '.join(SUFFIXES)}).", "Name a folder that does."
+            f"{folder} holds no picture, video, NIfTI or DICOM file ({', '.join(SUFFIXES)}).",
+            "Name a folder that does.",
         )
     return [path for path in pictures if path not in masks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from edgefusion.data.clip import Region, Spacing
 from edgefusion.data.live import is_live, public_name
 from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import has_many_frames, open_clip
-from edgefusion.errors import DataError, EdgeFusionError, UsageError
+from edgefusion.errors import DataError, EdgeFusionError, StorageError, UsageError
 from edgefusion.files import sha256_of_file
 from edgefusion.inference.backends import Backend
 from edgefusion.inference.clip_job import do_clip, do_live
@@ -41,6 +41,7 @@ from edgefusion.inference.writers import (
 )
 from edgefusion.locking import sole_use
 from edgefusion.progress import say, track
+from edgefusion.threads import thread_pool
 
 _NAMED = 5
 """Inputs unlike what the network knows that are named at the end; the record has them all."""
@@ -92,6 +93,7 @@ def predict_files(
         UsageError: If an input or a format does not exist, an option is out of range, or another process is at work in
             ``output``.
         DataError: If no input could be used, or with ``strict`` not all of them.
+        StorageError: If the results cannot be written. What is written is kept.
     """
     formats = tuple(dict.fromkeys(formats))
     check_formats(formats, bundle.labels)
@@ -184,6 +186,8 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
         for frame, result in zip(fresh, results, strict=True) if dicom else ():
             try:
                 _write_dicom(dicom, job, frame, result)
+            except StorageError:
+                raise
             except EdgeFusionError as error:
                 frame.summary |= {"status": "failed", "reason": str(error)}
         for name in plain:
@@ -205,7 +209,7 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
 
 def _ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
     """Yield ``function(item)`` in order; threads work up to ``depth`` items ahead of what is consumed."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with thread_pool(os.cpu_count()) as pool:
         waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))

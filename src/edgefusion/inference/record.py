@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from edgefusion.data.bounds import check_table
+from edgefusion.data.sources import stem_of
 from edgefusion.errors import DataError
 from edgefusion.files import write_text
 from edgefusion.inference.writers import output_path
@@ -41,7 +44,9 @@ class Record:
         self._rows: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
             try:
-                table = pd.read_csv(self.path, dtype=str, keep_default_na=False).fillna("")
+                text = self.path.read_text(encoding="utf-8")
+                check_table(self.path, text)
+                table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).fillna("")
                 rows = [_row(values) for values in table.to_dict("records")]
             except (ValueError, KeyError) as error:
                 raise DataError(f"{self.path} cannot be read ({error}).", "Move it away to start anew.") from error
@@ -54,7 +59,7 @@ class Record:
         taken = {name.casefold() for name in names.values()}
         for key in inputs:
             if key not in names:
-                stem = name = Path(key).stem
+                stem = name = stem_of(Path(key))
                 number = 1
                 while name.casefold() in taken:
                     number += 1

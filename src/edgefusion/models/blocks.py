@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -39,8 +40,30 @@ def standardise(x: Tensor) -> Tensor:
     return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-6)
 
 
-Normalisation = Literal["batch", "instance"]
-"""Over what features are normalised: a batch in training and its running mean in use, or each frame on its own."""
+Normalisation = Literal["batch", "instance", "mixed"]
+"""Over what features are normalised: a batch in training and its running mean in use; each frame on its own; or every
+other feature of the shallow layers on its own and all others over the batch (IBN-Net, Pan et al. 2018), since a
+scanner's style is in the shallow layers, and what tells nerve from muscle is in all."""
+
+
+class MixedNorm(nn.Module):
+    """Every other feature is normalised over its frame, the others over the batch. B×features×h×w, features even."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.instance = nn.InstanceNorm2d(features // 2, affine=True)
+        self.batch = nn.BatchNorm2d(features // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return torch.stack([self.instance(x[:, ::2]), self.batch(x[:, 1::2])], 2).flatten(1, 2)
+
+
+_NORMS: dict[Normalisation, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda features: nn.InstanceNorm2d(features, affine=True),
+    "mixed": MixedNorm,
+}
 
 
 class ConvBlock(nn.Sequential):
@@ -56,7 +79,7 @@ class ConvBlock(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs) if normalisation == "batch" else nn.InstanceNorm2d(outputs, affine=True),
+            _NORMS[normalisation](outputs),
             nn.LeakyReLU(0.1, inplace=True),
         )
 
@@ -67,7 +90,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, normalisation: Normalisation = "batch") -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, normalisation=normalisation)
-        self.second = ConvBlock(outputs, outputs, normalisation=normalisation)
+        # As in IBN-Net, a block that mixes does so in its first convolution.
+        self.second = ConvBlock(outputs, outputs, normalisation="batch" if normalisation == "mixed" else normalisation)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Read top to bottom:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,9 @@ class EdgeFusionUNet(nn.Module):
         super().__init__()
         if fusion not in ("attention", "concatenation"):
             raise UsageError(f"There is no fusion '{fusion}'.", "Choose attention or concatenation.")
-        if normalisation not in ("batch", "instance"):
-            raise UsageError(f"There is no normalisation '{normalisation}'.", "Choose batch or instance.")
+        if normalisation not in get_args(Normalisation):
+            raise UsageError(f"There is no normalisation '{normalisation}'.", "Choose batch, instance or mixed.")
+        deep: Normalisation = "batch" if normalisation == "mixed" else normalisation
         self.in_channels = in_channels
         self.channel_dropout = channel_dropout
         self.edge_channel = edge_channel % in_channels
@@ -99,16 +100,15 @@ class EdgeFusionUNet(nn.Module):
             for features, width in zip(stem_widths, widths[:-1], strict=True)
         )
         self.encoders = nn.ModuleList(
-            ResidualBlock(widths[max(level - 1, 0)], widths[level], normalisation) for level in range(levels + 1)
+            ResidualBlock(widths[max(level - 1, 0)], widths[level], normalisation if level < levels else deep)
+            for level in range(levels + 1)
         )
         self.context = GlobalContext(widths[-1])
         self.dropout = nn.Dropout2d(dropout)
         self.reducers = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in range(levels))
         gates = nn.ModuleList(EdgeGate(widths[level], stem_widths[level]) for level in range(levels))
         self.gates = gates if edge_gates else None
-        self.decoders = nn.ModuleList(
-            ResidualBlock(widths[level], widths[level], normalisation) for level in range(levels)
-        )
+        self.decoders = nn.ModuleList(ResidualBlock(widths[level], widths[level], deep) for level in range(levels))
         maps = labels * _FOLD**2
         self.boundary_head = nn.Conv2d(widths[0] + stem_widths[0], maps, 3, padding=1) if boundary_head else None
         self.mask_head = nn.Conv2d(widths[0] + (maps if boundary_head else 0), maps, 3, padding=1)

@@ -7,8 +7,11 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from edgefusion.errors import UsageError
 from edgefusion.evaluation.aggregate import read_frames
 from edgefusion.evaluation.evaluate import judge, predict_frames
 from edgefusion.evaluation.report import write_report
-from edgefusion.files import sha256_of_file, write_json, write_text
+from edgefusion.files import atomic_path, sha256_of_file, write_json, write_text
 from edgefusion.inference.predictor import Predictor
 from edgefusion.locking import sole_use
 from edgefusion.models.costs import measure
@@ -41,6 +44,7 @@ def compare(
     config: CompareConfig | None = None,
     splits: list[Split] | None = None,
     jobs: int = 1,
+    run_units: RunUnits | None = None,
 ) -> Path:
     """Train every network on every fold, judge each on its fold's held-out patients, and write the report.
 
@@ -53,6 +57,8 @@ def compare(
         config: What to compare, and how to train.
         splits: Patients of each fold; by default made from ``config.split``.
         jobs: How many trainings run side by side; the cores are shared among them.
+        run_units: Runs the trainings somewhere else, such as on the machines of a cluster; ``jobs`` is then without
+            meaning.
 
     Returns:
         Path of ``report.html``.
@@ -67,7 +73,7 @@ def compare(
     check_size(config.recipe.height, config.recipe.width)
     for name in config.models:
         # Refuses unknown names and arguments before anything is filtered or trained.
-        build_model(name, len(_recipe_of(name, config).channels), len(study.labels), **_network_of(name, config))
+        build_model(name, len(recipe_of(name, config).channels), len(study.labels), **network_of(name, config))
     splits = splits or make_splits(study, config.split)
     seeds = config.seeds or (config.train.seed,)
     if len(set(seeds)) < len(seeds):
@@ -79,10 +85,13 @@ def compare(
     with sole_use(output):
         units = [(name, split, seed) for split, seed in repeated for name in config.models]
         # Filter every frame once, before several trainings would do so side by side.
-        for recipe in {_recipe_of(name, config).key(): _recipe_of(name, config) for name in config.models}.values():
+        for recipe in {recipe_of(name, config).key(): recipe_of(name, config) for name in config.models}.values():
             cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
-        _run_units(study.path, output, config, units, jobs)
-        tables = [read_frames(_unit_folder(output, *unit[:2]) / "metrics.csv") for unit in units]
+        todo = [unit for unit in units if not (unit_folder(output, *unit[:2]) / "metrics.csv").is_file()]
+        if len(todo) < len(units):
+            say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
+        (run_units or partial(_run_units, jobs=jobs))(study.path, output, config, todo)
+        tables = [read_frames(unit_folder(output, *unit[:2]) / "metrics.csv") for unit in units]
         write_text(output / "frames.csv", pd.concat(tables).to_csv(index=False))
         write_json(output / "costs.json", _costs(study, output, config, repeated[0][0]))
         return write_report(output, study)
@@ -132,13 +141,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _recipe_of(name: str, config: CompareConfig) -> ChannelRecipe:
+def recipe_of(name: str, config: CompareConfig) -> ChannelRecipe:
+    """What one of the networks sees."""
     if name == "edgefusion-unet" or config.baseline_channels == "all":
         return config.recipe
     return replace(config.recipe, channels=("raw",))
 
 
-def _network_of(name: str, config: CompareConfig) -> dict[str, Any]:
+def network_of(name: str, config: CompareConfig) -> dict[str, Any]:
+    """The arguments of one of the networks."""
     return config.network if name == "edgefusion-unet" else {}
 
 
@@ -154,15 +165,17 @@ def _start_of(name: str, config: CompareConfig) -> Path:
 Unit = tuple[str, Split, int]
 """One training: network, fold and seed."""
 
+RunUnits = Callable[[Path, Path, CompareConfig, list[Unit]], None]
+"""Runs trainings, given the study, the run's folder and the settings; when it returns, ``unit_folder`` of each has its
+``metrics.csv``."""
 
-def _unit_folder(output: Path, name: str, split: Split) -> Path:
+
+def unit_folder(output: Path, name: str, split: Split) -> Path:
+    """Where one training and its judgement are kept."""
     return output / name / split.name
 
 
-def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Unit], jobs: int) -> None:
-    todo = [unit for unit in units if not (_unit_folder(output, *unit[:2]) / "metrics.csv").is_file()]
-    if len(todo) < len(units):
-        say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
+def _run_units(study: Path, output: Path, config: CompareConfig, todo: list[Unit], jobs: int) -> None:
     if jobs == 1 or len(todo) < 2:
         for unit in todo:
             run_unit(study, output, config, unit)
@@ -170,7 +183,8 @@ def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Uni
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
-        futures = [pool.submit(run_unit, study, output, config, unit) for unit in todo]
+        with _interrupts_held():
+            futures = [pool.submit(run_unit, study, output, config, unit) for unit in todo]
         try:
             _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         except KeyboardInterrupt:
@@ -185,6 +199,19 @@ def _run_units(study: Path, output: Path, config: CompareConfig, units: list[Uni
                 future.result()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends. Processes that it starts never hear of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(threads: int) -> None:
     # Ctrl-C in a terminal reaches every process; what it means is for the parent to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -194,17 +221,17 @@ def _start_worker(threads: int) -> None:
 def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) -> None:
     """Train and judge one network on one fold; its ``metrics.csv`` is written last."""
     name, split, seed = unit
-    study, folder = Study.load(study_path), _unit_folder(output, name, split)
+    study, folder = Study.load(study_path), unit_folder(output, name, split)
     bundle = train(
         study,
         name,
         folder,
         replace(config.train, seed=seed),
-        _recipe_of(name, config),
+        recipe_of(name, config),
         split,
         resume=True,
         title=f"{name} {split.name}",
-        network=_network_of(name, config),
+        network=network_of(name, config),
         start=_start_of(name, config) if config.pretrained else None,
     )
     frame_ids = split.validation_frames(study)
@@ -212,7 +239,8 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) 
     rows = []
     for frame_id, prediction in zip(frame_ids, predictions, strict=True):
         rows += judge(study, frame_id, prediction)
-        write_png(folder / "predictions" / f"{frame_id}.png", prediction.mask)
+        with atomic_path(folder / "predictions" / f"{frame_id}.png") as temporary:
+            write_png(temporary, prediction.mask)
     table = pd.DataFrame(rows)
     table.insert(0, "model", name)
     table.insert(1, "fold", split.name)
@@ -225,7 +253,7 @@ def _costs(study: Study, output: Path, config: CompareConfig, split: Split) -> d
     predictors = {}
     costs: dict[str, dict[str, float]] = {}
     for name in config.models:
-        bundle = Bundle.load(_unit_folder(output, name, split))
+        bundle = Bundle.load(unit_folder(output, name, split))
         recipe = bundle.recipe
         costs[name] = dict(measure(bundle.model, len(recipe.channels), recipe.height, recipe.width))
         predictors[name] = Predictor(bundle)

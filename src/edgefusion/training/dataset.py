@@ -27,6 +27,8 @@ class FrameSet(Dataset[tuple[Tensor, Tensor]]):
     """N×C×H×W float16 in [0, 1]."""
     targets: Tensor
     """N×L×H×W float16 in [0, 1]: the share of each pixel that the label covers."""
+    patients: tuple[str, ...] = ()
+    """N, the patient of each frame."""
 
     def __len__(self) -> int:
         return len(self.stacks)
@@ -60,7 +62,9 @@ def load_frames(study: Study, frame_ids: Sequence[str], recipe: ChannelRecipe, c
         if mask is None:
             raise DataError(f"Frame {frame_id} of {study.path} has no mask.", "Train on labelled frames only.")
         target[:] = soft_target(mask, len(study.labels), recipe.height, recipe.width)
-    return FrameSet(torch.from_numpy(stacks), torch.from_numpy(targets))
+    patient_of = study.frames.set_index("frame_id")["patient_id"]
+    patients = tuple(patient_of.loc[list(frame_ids)].astype(str))
+    return FrameSet(torch.from_numpy(stacks), torch.from_numpy(targets), patients)
 
 
 def soft_target(mask: NDArray[np.uint8], labels: int, height: int, width: int) -> NDArray[np.float32]:
@@ -80,10 +84,18 @@ def soft_target(mask: NDArray[np.uint8], labels: int, height: int, width: int) -
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches in an order that depends on the seed and the epoch alone, so that a resumed run goes on alike."""
+    """Batches in an order that depends on the seed and the epoch alone, so that a resumed run goes on alike.
 
-    def __init__(self, frames: int, batch_size: int, seed: int) -> None:
-        self.frames, self.batch_size, self.seed = frames, batch_size, seed
+    Args:
+        frames: Number of frames N.
+        batch_size: Frames a batch.
+        seed: Seeds the order.
+        apart: The group of each of the N frames, if those of one group shall be as far apart as can be; within a batch
+            no group comes twice where there are enough groups left.
+    """
+
+    def __init__(self, frames: int, batch_size: int, seed: int, apart: Sequence[str] = ()) -> None:
+        self.frames, self.batch_size, self.seed, self.apart = frames, batch_size, seed, apart
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -96,6 +108,22 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         order = torch.randperm(self.frames, generator=generator).tolist()
+        if self.apart:
+            order = _dealt(order, self.apart)
         for batch in range(len(self)):
             # A last, smaller batch is left out: with its few frames it would count as much as a full one.
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+def _dealt(order: list[int], groups: Sequence[str]) -> list[int]:
+    """The same frames, dealt out: each group's are spread evenly over the whole, at places that chance began."""
+    members: dict[str, list[int]] = {}
+    for frame in order:
+        members.setdefault(groups[frame], []).append(frame)
+    # A frame's place is its rank in its group, as a share of the group; groups come in the order of their first frame.
+    places = [
+        ((rank + (number + 0.5) / len(members)) / len(frames), frame)
+        for number, frames in enumerate(members.values())
+        for rank, frame in enumerate(frames)
+    ]
+    return [frame for _, frame in sorted(places)]

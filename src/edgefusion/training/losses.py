@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 from monai.losses import DiceLoss
+from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,6 +15,9 @@ from edgefusion.models.blocks import SegmentationOutput
 
 # One Dice over the whole batch: a frame without the label has no Dice of its own to learn from.
 _dice = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+
+_REACH = 8.0
+"""Pixels from the border at which the signed distance ends."""
 
 
 def border_band(target: Tensor) -> Tensor:
@@ -26,9 +32,35 @@ def border_band(target: Tensor) -> Tensor:
     return F.max_pool2d(target, 3, stride=1, padding=1) + F.max_pool2d(-target, 3, stride=1, padding=1)
 
 
-def dice_and_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss plus binary cross-entropy of B×L×H×W logits against targets in [0, 1]."""
-    loss: Tensor = _dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
+def signed_distance(target: Tensor) -> Tensor:
+    """How far each pixel lies from the border, inside positive: 0.5 on it, 1 and 0 at 8 pixels and beyond.
+
+    Args:
+        target: B×L×H×W in [0, 1].
+
+    Returns:
+        B×L×H×W in [0, 1]; 0 everywhere where a label is not there.
+    """
+    planes = (target >= 0.5).flatten(0, 1).to(torch.uint8).cpu().numpy()
+    distances = [
+        cv2.distanceTransform(plane, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - plane, cv2.DIST_L2, 5)
+        if plane.any()
+        else np.full(plane.shape, -_REACH, np.float32)
+        for plane in planes
+    ]
+    near = torch.from_numpy(np.stack(distances)).clamp(-_REACH, _REACH)
+    return (near / (2 * _REACH) + 0.5).view_as(target).to(target.device)
+
+
+def dice_and_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Dice loss plus binary cross-entropy of B×L×H×W logits against targets in [0, 1].
+
+    Args:
+        logits: What the network says.
+        target: What it should say.
+        weight: B×L×H×W weights of the pixels in the cross-entropy; by default all are alike.
+    """
+    loss: Tensor = _dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target, weight)
     return loss
 
 
@@ -43,11 +75,18 @@ def segmentation_loss(output: SegmentationOutput, target: Tensor, config: TrainC
     Returns:
         A scalar.
     """
-    loss = dice_and_cross_entropy(output.mask.float(), target)
+    present = (target.amax((2, 3)) >= 0.5).to(torch.float32)
+    band = border_band(target)
+    distance = config.boundary_target == "distance"
+    border = signed_distance(target) if distance and output.boundary is not None else band
+    if config.border_softness:
+        target = GaussianFilter(2, config.border_softness)(target)
+    emphasis = 1 + config.border_emphasis * band if config.border_emphasis else None
+    loss = dice_and_cross_entropy(output.mask.float(), target, emphasis)
     if output.boundary is not None:
-        loss = loss + config.boundary_weight * dice_and_cross_entropy(output.boundary.float(), border_band(target))
+        learn = F.binary_cross_entropy_with_logits if distance else dice_and_cross_entropy
+        loss = loss + config.boundary_weight * learn(output.boundary.float(), border)
     if output.presence is not None:
-        present = (target.amax((2, 3)) >= 0.5).to(torch.float32)
         presence = F.binary_cross_entropy_with_logits(output.presence.float(), present)
         loss = loss + config.presence_weight * presence
     return loss

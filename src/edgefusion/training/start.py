@@ -12,7 +12,9 @@ from edgefusion.config import ChannelRecipe
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
+from edgefusion.evaluation.memory import IDENTICAL, NEARLY, find_overlap
 from edgefusion.inference.predictor import load_bundle
+from edgefusion.progress import say
 from edgefusion.training.dataset import FrameSet
 
 _PRESENCE = "presence_head."
@@ -38,7 +40,7 @@ def load_start(start: Path | str, model: str, recipe: ChannelRecipe, study: Stud
 
     Raises:
         UsageError: If it is another network, sees other channels, or was itself trained, at any stage, on a patient of
-            this study who is to be judged.
+            this study who is to be judged, or on the very pixels of one of these patients' frames, of whatever study.
     """
     before = load_bundle(start)
     if (before.model_name, before.recipe.channels) != (model, recipe.channels):
@@ -47,13 +49,15 @@ def load_start(start: Path | str, model: str, recipe: ChannelRecipe, study: Stud
             f"a {model} that sees {', '.join(recipe.channels)} cannot start from it.",
             "Start from a bundle of the same network and channels.",
         )
-    for origin in before.history():
-        seen = sorted(set(origin.trained_on) & set(split.validation)) if origin.sha256 == study.sha256() else []
-        if seen:
-            raise UsageError(
-                f"{start} was trained on patients who are to be judged: {', '.join(seen)}.",
-                "Start from another study, or hold out the same patients there.",
-            )
+    overlap = find_overlap(before, study, split.validation_frames(study))
+    known = {*overlap.patients(IDENTICAL), *(before.seen(study.sha256()) & set(split.validation))}
+    if known:
+        raise UsageError(
+            f"{start} was trained on patients who are to be judged: {', '.join(sorted(known))}.",
+            "Start from another study, or hold out the same patients there.",
+        )
+    if near := overlap.patients(NEARLY):
+        say(f"Careful: {start} was trained on frames nearly like those of patients to be judged: {', '.join(near)}.")
     return before
 
 

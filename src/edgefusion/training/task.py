@@ -12,6 +12,7 @@ from edgefusion.config import TrainConfig
 from edgefusion.models.blocks import standardise
 from edgefusion.training.augment import apply_views, draw_views
 from edgefusion.training.losses import segmentation_loss
+from edgefusion.training.texture import speckle_and_haze
 
 
 class SegmentationTask(LightningModule):
@@ -38,6 +39,8 @@ class SegmentationTask(LightningModule):
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
         views = draw_views(len(stack), stack.shape[3] / stack.shape[2], self.config, generator).to(stack.device)
         stack, target = apply_views(stack, target, views)
+        if self.config.texture:
+            stack = speckle_and_haze(stack, generator)
         loss = segmentation_loss(self._run(stack), target, self.config)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(stack))
         return loss

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,12 +25,13 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.evaluation.fit_drift import fit_drift
+from edgefusion.evaluation.memory import COMPANION, remember
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
 from edgefusion.models.zoo import build_model, check_name, check_size
 from edgefusion.progress import say
-from edgefusion.training.checkpoints import CheckpointFiles, latest_whole
+from edgefusion.training.checkpoints import LAST, CheckpointFiles, latest_whole
 from edgefusion.training.dataset import EpochBatches, FrameSet, load_frames
 from edgefusion.training.precision import choose_precision
 from edgefusion.training.presence_head import fit_presence_head
@@ -113,6 +114,9 @@ def train(
             terms=study.terms,
             metrics={"validation_dice_at_network_size": float(epochs["val_dice"].iloc[-1]), "epochs": len(epochs)},
         )
+        if before is not None and COMPANION in before.companions:
+            bundle.companions[COMPANION] = before.companions[COMPANION]
+        remember(bundle, study, split.train_frames(study))
         fit_drift(bundle, study)
         bundle.save(output)
         return bundle
@@ -129,21 +133,19 @@ def _fit(
 ) -> pd.DataFrame:
     """Train ``network`` in place and return its log, one row an epoch."""
     task = SegmentationTask(network, config)
-    batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed)
+    apart = training.patients if config.distinct_patients else ()
+    batches = EpochBatches(len(training), min(config.batch_size, len(training)), config.seed, apart)
     checkpoints = output / "checkpoints"
     log = EpochLog(output / "log.csv", title, config.epochs)
-    keeper = ModelCheckpoint(
-        checkpoints,
-        filename="best",
-        monitor="val_dice",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
-    callbacks: list[Callback] = [log, keeper]
+    written: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+    keeper = ModelCheckpoint(checkpoints, filename="best", monitor="val_dice", mode="max", **written)
+    # Not save_last of the same callback: that is written only when the best one is.
+    last = ModelCheckpoint(checkpoints, filename=Path(LAST).stem, **written)
+    callbacks: list[Callback] = [log, keeper, last]
     if config.patience:
         callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.patience))
+    if config.average_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.average_decay))
     before = latest_whole(checkpoints) if resume else None
     with warnings.catch_warnings(), _quiet_lightning():
         # Lightning advises loader processes; the frames are in memory, and the cores have other work.

@@ -35,9 +35,9 @@ def phantom(arguments: list[str]) -> None:
 
 
 def ingest(arguments: list[str]) -> None:
-    """Make a study of a Kaggle folder, a folder of image and mask pairs, or of DICOM files."""
+    """Make a study of a Kaggle folder, of image and mask pairs, of videos, or of NIfTI or DICOM files."""
     parser = Arguments(ingest)
-    parser.add("source", type=Path, help="folder, image, DICOM file or DICOMDIR")
+    parser.add("source", type=Path, help="folder, image, video, NIfTI or DICOM file, DICOMDIR")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the new study")
     parser.add("--patient-regex", type=str, help="its first group, searched in the file's name, is the patient")
     parser.add("--patients-csv", type=Path, help="table with the columns image and patient")

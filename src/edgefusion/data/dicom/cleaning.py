@@ -13,8 +13,10 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from edgefusion.data.dicom.file import COPY_AGAIN
 from edgefusion.data.dicom.profile import ACTIONS, Action
 from edgefusion.data.dicom.pseudonyms import Pseudonyms
+from edgefusion.errors import DataError
 
 _STANDARD_ROOT = "1.2.840.10008."
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
@@ -35,6 +37,7 @@ _NAMING = (
     "ReferringPhysicianName",
 )
 _LONG_NAME = 4
+_MAX_NAMES = 500
 _DUMMIES: dict[str, Any] = {
     "AE": "REMOVED",
     "AS": "000Y",
@@ -65,6 +68,9 @@ def clean_attributes(header: Dataset, patient: str, pseudonyms: Pseudonyms) -> D
 
     Returns:
         A cleaned copy, with a file header of its own.
+
+    Raises:
+        DataError: If the object states absurdly many names.
     """
     names = _names(header)
     header = copy.deepcopy(Dataset(header))
@@ -149,6 +155,8 @@ def _names(header: Dataset) -> re.Pattern[str] | None:
         for item in value if isinstance(value, MultiValue | list) else [value]:
             text = str(item or "").strip()
             parts |= {text, *re.split(r"[\s^=]+", text)}
+    if len(parts) > _MAX_NAMES:
+        raise DataError(f"It states more than {_MAX_NAMES} names, which cannot all be looked for.", COPY_AGAIN)
     patterns = [re.escape(part) for part in parts if len(part) >= _LONG_NAME]
     patterns += [rf"\b{part}\b" for part in parts if 2 <= len(part) < _LONG_NAME and part.isalpha()]
     return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None

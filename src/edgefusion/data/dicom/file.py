@@ -30,6 +30,9 @@ from edgefusion.errors import DataError
 MAX_INFLATED = 512 * 1024 * 1024
 """Bytes to which a deflated file may unpack: a small file can unpack to any size."""
 
+MAX_READS = 100_000
+"""Parts of a header, of which an element has one to three: each takes time and hundreds of bytes of memory."""
+
 COPY_AGAIN = "Copy or export it again."
 
 _CHUNK = 1024 * 1024
@@ -96,10 +99,12 @@ def sound_header(path: Path) -> Iterator[None]:
     """Turn what pydicom raises at unreadable values, nearly every kind of exception, into a ``DataError``."""
     try:
         yield
-    # A disk that is full or failing is no fault of the file's.
-    except (DataError, OSError):
+    except DataError:
         raise
     except Exception as error:
+        # A disk that is full or failing is no fault of the file's; pydicom's own complaints have no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}.", COPY_AGAIN) from error
 
@@ -171,7 +176,7 @@ def _inflate(path: Path, stream: BinaryIO, meta: Dataset, unpacked: BinaryIO) ->
 
 def _read_header(path: Path, stream: BinaryIO) -> Dataset:
     with sound_header(path):
-        header = dcmread(stream, stop_before_pixels=True, force=True)
+        header = dcmread(_Counted(stream), stop_before_pixels=True, force=True)
     if not (header.file_meta or "SOPClassUID" in header or "Rows" in header):
         raise DataError(f"{path} is not a DICOM file, whatever its name says.")
     return header
@@ -208,6 +213,21 @@ def _fragments(stream: BinaryIO) -> list[tuple[int, int]]:
         stream.seek(offset + 4)
         fragments.append((offset + 8, int.from_bytes(stream.read(4), "little")))
     return fragments
+
+
+class _Counted:
+    """A stream from which a header is read, in parts that are counted."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._left = MAX_READS
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("its header has too many elements")
+        return self._stream.read(size)
 
 
 def _size(stream: BinaryIO) -> int:

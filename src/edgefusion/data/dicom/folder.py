@@ -18,6 +18,7 @@ from pydicom.uid import (
 from edgefusion.data.dicom.file import read_header, sop_class, sound_header
 from edgefusion.data.signature import is_dicom
 from edgefusion.errors import DataError
+from edgefusion.files import is_hidden
 
 ULTRASOUND_CLASSES = (
     UltrasoundImageStorage,
@@ -43,7 +44,11 @@ def dicom_files(source: Path) -> list[Path]:
         DataError: If a DICOMDIR cannot be read, or lists a file outside its folder.
     """
     if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.is_file() and is_dicom(path) and not _is_index(path))
+        return sorted(
+            path
+            for path in source.rglob("*")
+            if path.is_file() and not is_hidden(path, source) and is_dicom(path) and not _is_index(path)
+        )
     return _listed(source) if _is_index(source) else [source]
 
 
@@ -58,7 +63,9 @@ def _is_index(path: Path) -> bool:
     if not path.name.upper().startswith("DICOMDIR"):
         return False
     try:
-        return bool(sop_class(read_header(path)) == MediaStorageDirectoryStorage)
+        header = read_header(path)
+        with sound_header(path):
+            return bool(sop_class(header) == MediaStorageDirectoryStorage)
     except DataError:
         return False
 

@@ -126,6 +126,8 @@ def _check_frame(encoded: bytes, header: Dataset, syntax: str) -> None:
         if len(encoded) > 2 * plain + 1024:
             raise ValueError(f"it has {len(encoded)} bytes, too many for its size")
         return
+    if syntax not in JPEG2000TransferSyntaxes and encoded.count(readers.START_OF_SCAN) > readers.MAX_SCANS:
+        raise ValueError(f"it has more than {readers.MAX_SCANS} scans")
     size = _size_in_jpeg2000(encoded) if syntax in JPEG2000TransferSyntaxes else _size_in_jpeg(encoded)
     if size is not None and size != expected:
         raise ValueError(f"it has {size[1]}×{size[0]} pixels, the header says {expected[1]}×{expected[0]}")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgefusion.data.readers import MAX_PIXELS
+
+# Streams as such and in a container. FFmpeg would also read playlists, and open what they point to.
+_CONTAINERS = "mpegvideo,h264,hevc,m4v,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2"
 
 
 class Fragments(io.RawIOBase):
@@ -15,8 +22,9 @@ class Fragments(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, fragments: Sequence[tuple[int, int]]) -> None:
         self._stream = stream
-        self._fragments = fragments
-        self._length = sum(length for _, length in fragments)
+        self._fragments = [(offset, length) for offset, length in fragments if length]
+        self._ends = list(accumulate(length for _, length in self._fragments))
+        self._length = self._ends[-1] if self._ends else 0
         self._position = 0
 
     def readable(self) -> bool:
@@ -39,17 +47,16 @@ class Fragments(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer up to the end of the current fragment."""
-        start = 0
-        for offset, length in self._fragments:
-            if self._position < start + length:
-                inside = self._position - start
-                self._stream.seek(offset + inside)
-                content = self._stream.read(min(len(buffer), length - inside))
-                buffer[: len(content)] = content
-                self._position += len(content)
-                return len(content)
-            start += length
-        return 0
+        number = bisect_right(self._ends, self._position)
+        if number == len(self._ends):
+            return 0
+        offset, length = self._fragments[number]
+        left = self._ends[number] - self._position
+        self._stream.seek(offset + length - left)
+        content = self._stream.read(min(len(buffer), left))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
 
 
 def iter_video(
@@ -69,11 +76,14 @@ def iter_video(
     """
     import av
 
-    with av.open(io.BufferedReader(Fragments(stream, fragments))) as container:
+    source = io.BufferedReader(Fragments(stream, fragments))
+    options = {"max_pixels": str(MAX_PIXELS), "format_whitelist": _CONTAINERS}
+    with av.open(source, options=options, metadata_errors="replace") as container:
         if not container.streams.video:
             raise ValueError("its pixel data holds no video")
         video = container.streams.video[0]
         _check_size(video.codec_context, height, width)
+        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         for frame in container.decode(video):
             _check_size(frame, height, width)
             yield frame.to_ndarray(format="rgb24")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from edgefusion.data.staging import publish, staged
 from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import UsageError
 from edgefusion.progress import track
+from edgefusion.threads import thread_pool
 
 ORIGIN = "edgefusion phantom"
 """Origin of every phantom study."""
@@ -109,17 +109,16 @@ def make_phantom_study(
         return rows
 
     # Numpy, OpenCV and scipy let go of the interpreter while they compute: threads are enough.
-    with staged(output, ORIGIN) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with staged(output, ORIGIN) as folder, thread_pool(os.cpu_count()) as pool:
         examinations = pool.map(lambda number: examine(folder, number), range(patients))
         rows = [row for rows in track(examinations, "Simulating patients", total=patients) for row in rows]
         study = Study(
-            path=output,
+            path=folder,
             name=output.resolve().name,
             labels=["nerve"],
             origin=ORIGIN,
             terms="simulated, free to use",
             frames=frames_table(rows),
         )
-        publish(folder, output)
-        study.save()
+        study = publish(study, output)
     return study

@@ -1,0 +1,1 @@
+"""More than one machine: comparisons and searches as Ray tasks."""

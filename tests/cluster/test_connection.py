@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+
+from edgefusion.cluster import connection
+from edgefusion.cluster.connection import connected
+from edgefusion.errors import UsageError
+
+
+def test_two_nodes_do_work(cluster_address: str) -> None:
+    import ray
+
+    with connected(cluster_address):
+        where = ray.remote(num_cpus=0)(lambda: ray.get_runtime_context().get_node_id())
+        nodes = ray.get([where.options(resources={name: 0.1}).remote() for name in ("first", "second")])
+        assert len(set(nodes)) == 2
+        with connected("nowhere:1"):  # connected already
+            assert ray.is_initialized()
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r'pip install "edgefusion\[cluster\]"'), connected("local"):
+        pass
+
+
+@contextmanager
+def _server(answer: bytes | None) -> Iterator[str]:
+    """Somebody else's server: it answers every connection with ``answer``, or never."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if answer is not None:
+
+            def serve() -> None:
+                caller, _ = server.accept()
+                caller.sendall(answer)
+                caller.close()
+
+            Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_an_address_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_PATIENCE_S", 0.3)
+    started = time.monotonic()
+    with _server(b"") as gone:
+        pass
+    with _server(None) as silent, _server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as web:
+        for address, message in {
+            gone: "No Ray cluster answers",
+            silent: "No Ray cluster answers",
+            web: "is not a Ray cluster",
+            "ray://127.0.0.1:10001": "is not the address",
+            "somewhere": "is not the address",
+        }.items():
+            with pytest.raises(UsageError, match=message), connected(address):
+                pass
+    assert time.monotonic() - started < 10

@@ -30,14 +30,16 @@ from edgefusion.data.phantom.screen import draw_screen
 from edgefusion.data.sources import open_clip
 from edgefusion.data.splits import patient_blocks
 from edgefusion.data.study import Study
+from edgefusion.errors import UsageError
 from edgefusion.evaluation.bootstrap import interval, patient_counts
 from edgefusion.evaluation.metrics import frame_measures
 from edgefusion.files import write_text
+from edgefusion.inference.drift import Drift, plane_of
 from edgefusion.inference.predictor import Predictor, load
 from edgefusion.progress import say
 
 HOME = "same study, new patients"
-RESAMPLES = 2000
+RESAMPLES = 1000
 CROPS = 12
 """Of each photograph."""
 
@@ -80,11 +82,15 @@ def main() -> None:
 
 def score(shot: Shot, predictor: Predictor) -> dict[str, Any]:
     """Its drift, and the nerve's Dice where there is a mask with one."""
-    prediction = predictor.predict(shot.image)
-    dice = np.nan
+    stack, dice = predictor.prepare(shot.image), np.nan
     if shot.truth is not None and shot.truth.any():
+        prediction = predictor.finish(predictor.infer(stack[None])[0], shot.image.shape)
         dice = frame_measures(prediction.mask == 1 + prediction.labels.index("nerve"), shot.truth)["dice"]
-    return {"kind": shot.kind, "patient": shot.patient, "drift": prediction.drift, "dice": dice}
+    drift = Drift.of(predictor.bundle.companions)
+    if drift is None:
+        raise UsageError("The bundle has no drift.", "Fit it: python -m edgefusion.evaluation.fit_drift.")
+    value = drift(plane_of(stack, predictor.bundle.recipe))
+    return {"kind": shot.kind, "patient": shot.patient, "drift": value, "dice": dice}
 
 
 def of_study(study: Study, kind: str = "") -> Iterator[Shot]:
@@ -199,7 +205,7 @@ def foretold(frames: pd.DataFrame) -> str:
         "|---|---|---|---|---|",
     ]
     for kind, study in frames[frames["dice"].notna()].groupby("kind", sort=False):
-        rank = _with_interval(study, lambda drawn: float(spearmanr(drawn["drift"], drawn["dice"]).statistic), 500)
+        rank = _with_interval(study, lambda drawn: float(spearmanr(drawn["drift"], drawn["dice"]).statistic))
         unlike = study["drift"] > 1
         shares = (
             f"{study['dice'][part].mean():.3f} ({part.sum()})" if part.any() else "–" for part in (~unlike, unlike)
@@ -231,9 +237,9 @@ def auroc(home: pd.DataFrame, other: pd.DataFrame) -> str:
     return f"{value:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {min(high, 1):.3f})")
 
 
-def _with_interval(frames: pd.DataFrame, statistic: Any, resamples: int = RESAMPLES) -> str:
+def _with_interval(frames: pd.DataFrame, statistic: Any) -> str:
     groups = [group for _, group in frames.groupby("patient", sort=False)]
-    counts = patient_counts(len(groups), resamples, seed=0).astype(int)
+    counts = patient_counts(len(groups), RESAMPLES, seed=0).astype(int)
     columns = {key: np.concatenate([group[key].to_numpy() for group in groups]) for key in ("drift", "dice")}
     lengths = np.array([len(group) for group in groups])
     starts = np.concatenate([[0], lengths.cumsum()[:-1]])

@@ -187,7 +187,6 @@ def test_a_gain_in_auroc_is_that_of_the_frames_with_its_interval_of_patients() -
 
 def test_drift_is_judged_as_its_definition_says() -> None:
     drift = script("drift")
-    drift.RESAMPLES = 100
     rng = np.random.default_rng(0)
     home = pd.DataFrame({"kind": drift.HOME, "patient": np.arange(60) % 6, "drift": rng.random(60).round(2)})
     home["patient"] = home["patient"].astype(str)

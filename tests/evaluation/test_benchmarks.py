@@ -183,3 +183,33 @@ def test_a_gain_in_auroc_is_that_of_the_frames_with_its_interval_of_patients() -
     assert value == pytest.approx(expected, abs=6e-4)
     assert 0 < low < value < high
     assert presence.gains(frames.assign(head=np.nan)) == "The bundle has no presence head."
+
+
+def test_drift_is_judged_as_its_definition_says() -> None:
+    drift = script("drift")
+    rng = np.random.default_rng(0)
+    home = pd.DataFrame({"kind": drift.HOME, "patient": np.arange(60) % 6, "drift": rng.random(60).round(2)})
+    home["patient"] = home["patient"].astype(str)
+    other = home.assign(kind="spoilt", drift=rng.random(60).round(2) + 0.3)
+    far = pd.DataFrame({"kind": "noise", "patient": [f"n{n}" for n in range(5)], "drift": 7.0})
+    truth = roc_auc_score(np.repeat([0, 1], 60), np.r_[home["drift"], other["drift"]])
+    assert drift.auroc(home, other).startswith(f"{truth:.3f} (")
+    assert drift.auroc(home, far) == "1.000 (1.000 to 1.000)"
+    frames = pd.concat([home, other, far]).assign(dice=np.nan)
+    frames.loc[frames["kind"] == drift.HOME, "dice"] = 1 - home["drift"]
+    table = drift.told_apart(frames)
+    assert "| noise | 5 | 5 | 7.00 | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in table
+    assert "False alarms by patient, the most: none." in table
+    # The greater the drift, the smaller the Dice, without exception.
+    assert "| -1.000 (-1.000 to -1.000) |" in drift.foretold(frames)
+
+
+def test_drift_is_judged_on_pictures_of_the_frames_own_kind() -> None:
+    drift = script("drift")
+    rng = np.random.default_rng(0)
+    new = [drift.Shot(drift.HOME, "1", rng.integers(0, 256, (60, 80), dtype=np.uint8)) for _ in range(4)]
+    shots = [*drift.damaged(new, rng), *drift.noise((60, 80), rng), *drift.of_screens(new, rng)]
+    assert all(shot.image.dtype == np.uint8 and shot.image.ndim == 2 for shot in shots)
+    spoilt = {shot.kind: shot.image for shot in shots[:13]}
+    np.testing.assert_array_equal(spoilt["frame, inverted"], 255 - new[0].image)
+    np.testing.assert_array_equal(spoilt["frame, upside down"][::-1], new[0].image)

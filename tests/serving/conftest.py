@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefusion.bundle import Bundle
+from edgefusion.channels.recipe import build_stack
 from edgefusion.config import ChannelRecipe
+from edgefusion.inference.drift import COMPANION, STATISTICS, Drift, plane_of, statistics
 from edgefusion.inference.predictor import Predictor
 from edgefusion.models.blocks import SegmentationOutput
 from edgefusion.serving.app import make_app
@@ -49,7 +51,12 @@ class Spot(nn.Module):
 
 
 def spot_network(labels: tuple[str, ...] = ("nerve",), seconds: float = 0.0) -> Predictor:
-    return Predictor(Bundle(Spot(len(labels), seconds), "spot", ChannelRecipe(height=48, width=64), list(labels)))
+    bundle = Bundle(Spot(len(labels), seconds), "spot", ChannelRecipe(height=48, width=64), list(labels))
+    if len(labels) > 1:
+        # It knows the frame with the spot, and frames much like it.
+        plane = plane_of(build_stack(_frame(), bundle.recipe), bundle.recipe)
+        bundle.companions[COMPANION] = Drift(statistics(plane), np.eye(STATISTICS), 3.0).tensors()
+    return Predictor(bundle)
 
 
 @dataclass

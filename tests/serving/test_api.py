@@ -59,6 +59,20 @@ def test_a_network_that_is_unsure_says_so(server: Any, empty_png: bytes) -> None
     assert frame["summary"] == "No nerve found with confidence."
 
 
+def test_a_frame_unlike_the_training_frames_is_called_so(
+    server: Any, spot_png: bytes, encode: Callable[..., bytes]
+) -> None:
+    noise = encode(np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8))
+    (known,) = server.predict(spot_png, model="two").json()["frames"]
+    (strange,) = server.predict(noise, model="two").json()["frames"]
+    (untold,) = server.predict(noise, model="one").json()["frames"]
+    assert (known["unlike_training"], strange["unlike_training"], untold["unlike_training"]) == (False, True, None)
+    assert known["drift"] < 1 < strange["drift"]
+    words = "This frame is unlike what this model knows. "
+    assert strange["summary"].startswith(words)
+    assert words not in known["summary"] + untold["summary"]
+
+
 def test_spacing_gives_square_millimetres(server: Any, spot_png: bytes) -> None:
     (label,) = server.predict(spot_png, spacing_mm=0.5).json()["frames"][0]["labels"]
     assert label["area_mm2"] == pytest.approx(label["area_px"] * 0.25)

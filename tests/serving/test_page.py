@@ -121,6 +121,22 @@ def test_an_unsure_network_says_so_and_draws_nothing(page: Page, empty_png: byte
     assert _magenta(page) == 0
 
 
+def test_a_frame_unlike_what_a_network_knows_is_called_so(
+    page: Page, spot_png: bytes, encode: Callable[..., bytes]
+) -> None:
+    page.select_option("#model", "two")
+    _opened(page, spot_png)
+    expect(page.locator(".strange")).to_have_count(0)
+    _upload(page, "noise.png", encode(np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)))
+    expect(page.locator(".strange")).to_contain_text("Unlike what this model knows")
+    expect(page.locator("#verdict")).to_contain_text("unlike what this model knows")
+    page.select_option("#other", "one")
+    # The other network cannot tell.
+    expect(page.locator("#cards .card")).to_have_count(3)
+    expect(page.locator(".strange")).to_have_count(1)
+    expect(page.locator(".strange")).to_contain_text("Unlike what two knows")
+
+
 def test_layers_and_channels(page: Page, spot_png: bytes) -> None:
     _opened(page, spot_png)
     before = _ink(page)

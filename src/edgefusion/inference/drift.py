@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log, sqrt
 from typing import Any, Self
 
 import cv2
@@ -66,8 +67,8 @@ def statistics(plane: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         ``STATISTICS`` values.
     """
     x = np.ascontiguousarray(plane, dtype=np.float32)
-    counts = np.bincount((x * np.float32(255) + np.float32(0.5)).astype(np.uint8).ravel(), minlength=256)
-    below = np.cumsum(counts) / x.size
+    grey = (x * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    below = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]), dtype=np.float64) / x.size
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(x))
     small = (x.shape[1] // _BLOCK, x.shape[0] // _BLOCK)
     local = cv2.resize(x, small, interpolation=cv2.INTER_AREA)
@@ -78,11 +79,11 @@ def statistics(plane: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         [
             *(np.searchsorted(below, _QUANTILES) / 255),
             mean,
-            np.log(deviation + _GREY_LEVEL),
-            np.log(below[_BLACK] + _RARE),
-            np.log(1 - below[_WHITE - 1] + _RARE),
-            *cv2.resize(x, (1, _STRIPS), interpolation=cv2.INTER_AREA).ravel(),
-            *cv2.resize(x, (_COLUMNS, 1), interpolation=cv2.INTER_AREA).ravel(),
+            log(deviation + _GREY_LEVEL),
+            log(below[_BLACK] + _RARE),
+            log(1 - below[_WHITE - 1] + _RARE),
+            *x.mean(1).reshape(_STRIPS, -1).mean(1),
+            *cv2.resize(x.mean(0)[None], (_COLUMNS, 1), interpolation=cv2.INTER_AREA).ravel(),
             *_texture(x),
             contrast.mean(),
             contrast.std(),
@@ -96,15 +97,15 @@ def statistics(plane: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def _texture(level: NDArray[np.float32]) -> list[float]:
     values: list[float] = []
     for _ in range(_SCALES):
-        sums, differences = level[0::2] + level[1::2], level[0::2] - level[1::2]
-        vertical = differences[:, 0::2] + differences[:, 1::2]
-        lateral, diagonal = (rows[:, 0::2] - rows[:, 1::2] for rows in (sums, differences))
+        a, b, c, d = level[0::2, 0::2], level[0::2, 1::2], level[1::2, 0::2], level[1::2, 1::2]
+        upper, lower, left, right = a + b, c + d, a - b, c - d
+        vertical, lateral, diagonal = upper - lower, left + right, left - right
         # Half of these sums over four pixels is the orthonormal transform.
-        strengths = [0.5 * float(np.sqrt(np.square(band).mean())) for band in (vertical, lateral, diagonal)]
-        mean = 0.5 * float(np.abs(vertical).mean())
-        values += [np.log(strength + _GREY_LEVEL) for strength in strengths]
-        values.append(np.log((mean + _GREY_LEVEL) / (strengths[0] + _GREY_LEVEL)))
-        level = (sums[:, 0::2] + sums[:, 1::2]) * np.float32(0.25)
+        strengths = [0.5 * sqrt(np.vdot(band, band) / band.size) for band in (vertical, lateral, diagonal)]
+        mean = 0.5 * cv2.norm(vertical, cv2.NORM_L1) / vertical.size
+        values += [log(strength + _GREY_LEVEL) for strength in strengths]
+        values.append(log((mean + _GREY_LEVEL) / (strengths[0] + _GREY_LEVEL)))
+        level = (upper + lower) * np.float32(0.25)
     return values
 
 

@@ -17,24 +17,35 @@ export function area(label) {
 
 const percent = (value) => `${Math.floor(100 * value)} %`;
 
-/** One card for each label of each network. */
+/** For each network a warning if it does not know such frames, and a card for each label. */
 export function cards(runs) {
-  return runs.flatMap(({ result, head, place, model }) => result.labels.map((label, number) => {
-    const threshold = head.thresholds.presence;
-    const card = make("div", { class: "card" });
-    const top = make("div", { class: "card-head" }, swatch(number, place), make("span", { class: "name" }, label.name));
-    if (runs.length > 1) top.append(make("span", { class: "model" }, model));
-    const words = label.found ? area(label) : `No ${label.name} found with confidence`;
-    card.append(top, make("p", { class: label.found ? "value" : "value none" }, words));
-    card.append(make("div", { class: "presence" },
-      make("span", {}, `Presence ${percent(label.presence)}`),
-      make("span", {}, `threshold ${percent(threshold)}`),
-      presenceBar(label.presence, threshold)));
-    if (!label.found && label.presence >= threshold) {
-      card.append(make("p", { class: "quiet" }, "The frame as a whole looks like it, but no place in it does enough."));
-    }
-    return card;
-  }));
+  return runs.flatMap(({ result, head, place, model }) => [...strange(result, runs.length > 1 ? model : ""),
+    ...result.labels.map((label, number) => {
+      const threshold = head.thresholds.presence;
+      const card = make("div", { class: "card" });
+      const top = make("div", { class: "card-head" }, swatch(number, place), make("span", { class: "name" }, label.name));
+      if (runs.length > 1) top.append(make("span", { class: "model" }, model));
+      const words = label.found ? area(label) : `No ${label.name} found with confidence`;
+      card.append(top, make("p", { class: label.found ? "value" : "value none" }, words));
+      card.append(make("div", { class: "presence" },
+        make("span", {}, `Presence ${percent(label.presence)}`),
+        make("span", {}, `threshold ${percent(threshold)}`),
+        presenceBar(label.presence, threshold)));
+      if (!label.found && label.presence >= threshold) {
+        card.append(make("p", { class: "quiet" }, "The frame as a whole looks like it, but no place in it does enough."));
+      }
+      return card;
+    })]);
+}
+
+/** Says, without alarm, that the answer below is about a frame unlike those that the network was trained on. */
+function strange(result, model) {
+  if (!result.unlike_training) return [];
+  const drift = result.drift < 10 ? result.drift.toFixed(1) : Math.round(result.drift);
+  return [make("div", { class: "strange" },
+    make("p", {}, `Unlike what ${model || "this model"} knows`),
+    make("p", { class: "quiet" }, `This frame differs from its training frames (drift ${drift}, limit 1). ` +
+      "What it says here may be wrong, however sure it seems."))];
 }
 
 /** A table of the measures, a column for each label of each network; always of the same height, so that nothing jumps. */

@@ -61,6 +61,8 @@ def compare(arguments: list[str]) -> None:
     parser.add("--pretrained", default="", help="folder of a comparison whose weights the networks start from")
     parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
     parser.add("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    parser.add("--ray", help="train on a Ray cluster instead: auto, local, or HOST:PORT of its head")
+    parser.add("--cpus-per-task", type=int, default=1, help="cores of a training on a Ray cluster")
     parser.add_json()
     parser.add("--config", action="config", help="YAML file with any of these settings")
     parser.add("--train", type=TrainConfig, default=TrainConfig())
@@ -82,7 +84,12 @@ def compare(arguments: list[str]) -> None:
             given.folds, names(given.validation_patients), given.split_seed, names(given.without_patients)
         ),
     )
-    report = compare_networks(given.study, given.output, config, jobs=given.jobs)
+    if given.ray:
+        from edgefusion.cluster.compare import compare_on_ray
+
+        report = compare_on_ray(given.study, given.output, config, address=given.ray, cpus_per_task=given.cpus_per_task)
+    else:
+        report = compare_networks(given.study, given.output, config, jobs=given.jobs)
     summary = json.loads((given.output / "summary.json").read_text(encoding="utf-8"))
     if given.json:
         print(json.dumps(summary, indent=2))

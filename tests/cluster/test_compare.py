@@ -126,7 +126,7 @@ def test_the_number_format_is_chosen_once_for_all_workers(
     config = replace(_CONFIG, train=replace(_CONFIG.train, precision="auto"))
     timed: list[str] = []
 
-    def run_here(function: object, cpus: int, arguments: tuple[object, ...]) -> dict[str, str]:
+    def run_here(function: object, cpus: int, arguments: tuple[object, ...], where: type) -> dict[str, str]:
         assert function is faster_formats
         assert faster_formats(*arguments).keys() == {"unet"}  # type: ignore[arg-type]
         timed.append("once")
@@ -134,6 +134,6 @@ def test_the_number_format_is_chosen_once_for_all_workers(
 
     monkeypatch.setattr(module, "run_one", run_here)
     choose = (few_discs.path, few_discs.sha256(), tmp_path, config, 1)
-    assert module._precision(*choose) == module._precision(*choose) == {"unet": "bf16"}
+    assert module.chosen_formats(*choose) == module.chosen_formats(*choose) == {"unet": "bf16"}
     assert timed == ["once"]
-    assert module._precision(*choose[:3], _CONFIG, 1) == {"unet": "32"}
+    assert module.chosen_formats(*choose[:3], _CONFIG, 1) == {"unet": "32"}

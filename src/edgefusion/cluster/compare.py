@@ -13,7 +13,7 @@ import torch
 
 from edgefusion.channels.recipe import CACHE
 from edgefusion.cluster.connection import connected
-from edgefusion.cluster.tasks import Tasks, run_one
+from edgefusion.cluster.tasks import InTurn, Tasks, run_one
 from edgefusion.cluster.workers import (
     check_installation,
     installation,
@@ -80,10 +80,10 @@ def _run_units(study_path: Path, output: Path, config: CompareConfig, todo: list
     study_sha256 = Study.load(study_path).sha256()
     if config.pretrained:
         config = replace(config, pretrained=str(Path(config.pretrained).absolute()))
-    precision = _precision(study_path, study_sha256, output, config, cpus)
+    formats = chosen_formats(study_path, study_sha256, output, config, cpus)
     tasks, word = Tasks(train_and_judge, cpus), mark(output)
     for unit in todo:
-        own = replace(config, train=replace(config.train, precision=precision[unit[0]]))
+        own = replace(config, train=replace(config.train, precision=formats[unit[0]]))
         tasks.start(unit, study_path, study_sha256, output, word, own, unit, cpus, installation())
     for (name, split, _), result in track(tasks.finished(), "Trainings", total=len(todo)):
         if result is not None:
@@ -100,6 +100,7 @@ def train_and_judge(
     unit: Unit,
     threads: int,
     driver: dict[str, str],
+    title: str = "",
 ) -> bytes | None:
     """One task: train and judge a network on a fold, in ``output`` or, where that is not to be seen, apart.
 
@@ -111,25 +112,31 @@ def train_and_judge(
     load_study(study_path, study_sha256)
     if sees(output, word):
         wait_for_former_run(unit_folder(output, *unit[:2]))
-        run_unit(study_path, output, config, unit)
+        run_unit(study_path, output, config, unit, title)
         return None
     with tempfile.TemporaryDirectory(prefix="edgefusion-") as folder:
-        run_unit(study_path, Path(folder), config, unit)
+        run_unit(study_path, Path(folder), config, unit, title)
         return pack(unit_folder(Path(folder), *unit[:2]))
 
 
 Format = Literal["32", "bf16"]
 
 
-def _precision(
-    study_path: Path, study_sha256: str, output: Path, config: CompareConfig, cpus: int
+def chosen_formats(
+    study_path: Path,
+    study_sha256: str,
+    output: Path,
+    config: CompareConfig,
+    cpus: int,
+    where: type[Tasks] | type[InTurn] = Tasks,
 ) -> dict[str, Format]:
     """The number format of every network: the settings', or what a worker found faster when the run began."""
     if config.train.precision != "auto":
         return dict.fromkeys(config.models, config.train.precision)
     file = output / "precision.json"
     if not file.is_file():
-        write_json(file, run_one(faster_formats, cpus, (study_path, study_sha256, config, cpus, installation())))
+        arguments = (study_path, study_sha256, config, cpus, installation())
+        write_json(file, run_one(faster_formats, cpus, arguments, where))
     chosen: dict[str, Format] = json.loads(file.read_text(encoding="utf-8"))
     return chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -32,6 +33,10 @@ class Tasks:
                 f"A task cannot have {cpus} cores: the largest machine of the cluster has {largest:.0f}.",
                 "Change --cpus-per-task.",
             )
+        self.cpus = cpus
+        """Cores of a call."""
+        self.room = int(sum(node["Resources"].get("CPU", 0) // cpus for node in ray.nodes() if node["Alive"]))
+        """How many calls run at once."""
         gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
         self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_LIVES)(function)
         self._pending: dict[Any, Any] = {}
@@ -58,9 +63,32 @@ class Tasks:
                     ray.cancel(call, force=True)
 
 
-def run_one(function: Callable[..., Any], cpus: int, arguments: Sequence[Any]) -> Any:
+class InTurn:
+    """``Tasks`` without a cluster: calls run in this process, one after the other, while ``finished`` is asked."""
+
+    room = 1
+
+    def __init__(self, function: Callable[..., Any], cpus: int) -> None:
+        self.cpus = cpus
+        self._call = function
+        self._pending: deque[tuple[Any, tuple[Any, ...]]] = deque()
+
+    def start(self, key: Any, *arguments: Any) -> None:
+        """Put one call into the queue; ``key`` names it."""
+        self._pending.append((key, arguments))
+
+    def finished(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the key and the result of every call in the order of the queue; more may be started meanwhile."""
+        while self._pending:
+            key, arguments = self._pending.popleft()
+            yield key, self._call(*arguments)
+
+
+def run_one(
+    function: Callable[..., Any], cpus: int, arguments: Sequence[Any], where: type[Tasks] | type[InTurn] = Tasks
+) -> Any:
     """The result of a single call."""
-    tasks = Tasks(function, cpus)
+    tasks = where(function, cpus)
     tasks.start(None, *arguments)
     ((_, result),) = tasks.finished()
     return result

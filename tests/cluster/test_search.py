@@ -10,7 +10,8 @@ import pytest
 
 from edgefusion.cluster import search as module
 from edgefusion.cluster.search import search
-from edgefusion.cluster.trials import draw_history, read_trials, trial_folder
+from edgefusion.cluster.space import Trial
+from edgefusion.cluster.trials import draw_history, read_trials, trial_folder, write_proposal
 from edgefusion.config import ChannelRecipe, CompareConfig, SearchConfig, SplitConfig, TrainConfig
 from edgefusion.data.splits import read_splits
 from edgefusion.data.study import Study
@@ -83,6 +84,15 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_result(
     assert tried == ["001", "002", "003"]
     assert (run / "search.csv").read_text().startswith((local_search / "search.csv").read_text())
     assert len(read_trials(run)) == 4
+
+
+def test_what_was_proposed_is_tried_whatever_would_be_proposed_now(tmp_path: Path) -> None:
+    settings = {"train.learning_rate": 0.05, "train.batch_size": 2}
+    write_proposal(tmp_path, 7, settings)
+    assert module._trial(tmp_path, _CONFIG, 7) == Trial(7, settings)
+    new = module._trial(tmp_path, _CONFIG, 8)
+    assert new.settings != settings
+    assert read_trials(tmp_path) == [Trial(7, settings), new]
 
 
 def test_another_search_into_the_same_folder_is_refused(few_discs: Study, local_search: Path, tmp_path: Path) -> None:

@@ -53,10 +53,19 @@ class PartWorker:
         self._columns = part_columns(self._predictor)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Do the parts whose numbers are ``batch["item"]``; the answer holds the same numbers."""
-        for part in batch["item"]:
-            self.do(int(part))
-        return {"item": batch["item"]}
+        """Do the parts whose numbers are ``batch["item"]``.
+
+        Returns:
+            The numbers, and for each part ``error``: why it could not be done, or nothing.
+        """
+        return {"item": batch["item"], "error": np.array([self._try(int(part)) for part in batch["item"]], object)}
+
+    def _try(self, part: int) -> str:
+        try:
+            self.do(part)
+        except (EdgeFusionError, OSError) as error:
+            return str(error)
+        return ""
 
     def do(self, part: int) -> None:
         """Predict one part. Its file comes last, so that a part that has it is complete.

@@ -31,6 +31,9 @@ _RETRIES = 5
 """How often a part is tried again whose worker died; a frame that kills every worker must not go round for ever."""
 
 
+_GO_ON = "What is finished is kept; the same command does the rest."
+
+
 def predict_on_cluster(
     inputs: Sequence[Path | str],
     output: Path | str,
@@ -122,18 +125,18 @@ def _run(plan: Plan, pending: list[int], arguments: tuple[Any, ...], workers: in
         fn_constructor_args=arguments,
         batch_size=1,
         num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(wanted, len(pending)))),
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(wanted, len(pending))), max_tasks_in_flight_per_actor=1),
+        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        for _ in track(parts.iter_rows(), "Predicting parts", total=len(pending)):
-            pass
+        for row in track(parts.iter_rows(), "Predicting parts", total=len(pending)):
+            if row["error"]:
+                raise DataError(f"Part {row['item']} could not be done: {row['error']}", _GO_ON)
     except RayError as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-        raise DataError(f"A part could not be done: {reason}", "What is finished is kept; start again.") from error
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"A worker died {_RETRIES + 1} times at the same part: {reason}", _GO_ON) from error
 
 
 def _conclude(plan: Plan, kept: int, strict: bool) -> dict[str, Any]:

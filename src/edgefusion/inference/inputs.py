@@ -37,9 +37,9 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
 
     Args:
         inputs: Pictures, videos, NIfTI and DICOM files; folders, searched with all that is inside, where a picture or
-            NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies; and lists, text files
-            (``.txt``) with one file a line, as seen from the list's folder. A listed file that is not there is not an
-            error yet.
+            NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies; and lists,
+            text files (``.txt``) with one file a line, as seen from the list's folder. A listed file that is not there
+            is not an error yet.
         output: Folder of the results; pictures in it are not frames.
 
     Returns:

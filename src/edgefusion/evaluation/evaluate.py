@@ -121,6 +121,7 @@ def evaluate(
     table = pd.DataFrame(rows)
     table.insert(0, "model", loaded.model_name)
     table.insert(1, "fold", "all" if split is None else "held out")
+    table["presence_threshold"] = loaded.thresholds["presence"]
     write_text(output / "frames.csv", table.to_csv(index=False))
     clean = measure_clean(table, overlap)
     measures = summarise(table)

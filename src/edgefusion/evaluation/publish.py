@@ -188,7 +188,9 @@ def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
     predictions = predict_frames(study, bundle, frame_ids)
     for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
         rows += judge(study, frame_id, prediction)
-    table = pd.DataFrame(rows).assign(model=bundle.model_name, fold="held out")
+    table = pd.DataFrame(rows).assign(
+        model=bundle.model_name, fold="held out", presence_threshold=bundle.thresholds["presence"]
+    )
     masked = table[table["true_area"] > 0].sort_values("dice", kind="stable")
     worst = masked.groupby("label", sort=False).head(WORST)
     _draw(study, bundle, worst, pictures)

@@ -30,7 +30,7 @@ def scale(probability: NDArray[np.float32], by: Sequence[float]) -> NDArray[np.f
         by: The L ``factors``.
     """
     scaled = np.empty_like(probability)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         for source, target, factor in zip(probability, scaled, by, strict=True):
             # The odds against, to the power of the factor; at 0 they are infinite, and come back as 0.
             np.log((1 - source) / source, out=target)

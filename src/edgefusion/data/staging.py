@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,8 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
             shutil.rmtree(incoming, ignore_errors=True)
             if not is_study(output) and any(output.iterdir()):
                 # Cut short while it was moved to its place.
-                incoming.mkdir(exist_ok=True)
+                with suppress(OSError):
+                    incoming.mkdir()
 
 
 def publish(study: Study, output: Path) -> Study:

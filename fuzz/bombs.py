@@ -296,7 +296,7 @@ BOMBS: dict[str, Bomb] = {
     "mask-table-wide": Bomb("mask-table", lambda: _wide_table("subject,img,pixels"), "columns"),
     "dataset-json-deep": Bomb("dataset-json", lambda: b"[" * BYTES, "too deep"),
     "study-yaml-laughs": Bomb("study-yaml", lambda: _laughs("labels"), "YAML"),
-    "study-yaml-deep": Bomb("study-yaml", lambda: b"[" * 20_000, "too deep"),
+    "study-yaml-deep": Bomb("study-yaml", lambda: b"[" * 20_000, "nest"),
     "study-yaml-long": Bomb("study-yaml", lambda: b"name: a\nlabels: [" + b"a, " * (BYTES // 2) + b"]\n", "bytes"),
     "study-yaml-base-60": Bomb("study-yaml", lambda: b"labels: []\nname: 1" + b":1" * 120_000 + b"\n", "study.yaml"),
     "frames-csv-wide": Bomb("frames-csv", lambda: _wide_table(STUDY), "columns"),

@@ -22,6 +22,7 @@ from edgefusion.data.dicom.folder import dicom_files
 from edgefusion.data.dicom.pseudonyms import Pseudonyms
 from edgefusion.data.kaggle import FRAME_SHAPE, decode_rle, read_mask_table
 from edgefusion.data.layouts import recognise
+from edgefusion.data.nifti import open_nifti, open_nifti_mask
 from edgefusion.data.readers import count_pages, read_frame, read_labels, read_mask, read_pages
 from edgefusion.data.splits import read_splits
 from edgefusion.data.study import Study
@@ -107,6 +108,10 @@ def _video(path: Path) -> None:
     _drain(open_video(path).read())
 
 
+def _nifti(path: Path) -> None:
+    _each(lambda path: _drain(open_nifti(path).read()), lambda path: _drain(open_nifti_mask(path).read()))(path)
+
+
 def _run_lengths(path: Path) -> None:
     decode_rle(path.read_bytes().decode("utf-8", "replace"), FRAME_SHAPE)
 
@@ -171,6 +176,11 @@ READERS = (
     Reader("dicom", "a.dcm", _dicom, seeds.dicom, (*_DICOM_TAGS, *_UIDS, *_VRS)),
     Reader("dicom-header", "a.dcm", _cleaned, seeds.dicom, (*_DICOM_TAGS, *_UIDS, *_VRS)),
     Reader("dicomdir", "DICOMDIR", dicom_files, seeds.dicomdir, (*_DICOM_TAGS, *_VRS, b"..", b"/")),
+    Reader(
+        "nifti", "a.nii", _nifti, seeds.nifti,
+        (b"n+1\0", b"n+2\0", b"\x02\0\x08\0", b"\0\0\xc0\x7f", b"\0\0\x80\x7f"),
+    ),
+    Reader("nifti-gz", "a.nii.gz", _nifti, seeds.nifti_gz, (b"\x1f\x8b\x08",)),
     Reader(
         "video", "a.mp4", _video, seeds.videos,
         (b"moov", b"trak", b"stsd", b"avc1", b"mdat", b"RIFF", b"idx1", b"GIF89a", b"\x1aE\xdf\xa3", b"elst", b"uuid"),

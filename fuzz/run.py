@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import re
 import resource
 import subprocess
@@ -22,6 +23,8 @@ ADDRESS_SPACE = 8 << 30
 """Bytes that a child may map; torch alone maps some."""
 HANG_S = 30
 """Seconds by the wall clock after which a content counts as hanging, on a machine that has other work too."""
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+"""Large pieces go back to the system at once: otherwise glibc keeps them, and memory says nothing of one content."""
 COLUMNS = ("reader", "seconds", "executions", "edges", "corpus", "findings")
 
 
@@ -63,7 +66,7 @@ def fuzz(reader, seconds: int, output: Path) -> dict[str, object]:
                     f"-dict={words}", f"-artifact_prefix={findings}/{reader.name}-", "-print_final_stats=1",
                     "-close_fd_mask=2", "-len_control=20", "-reload=0",
                 ],
-                stdout=file, stderr=file, check=False, timeout=left + 120,
+                stdout=file, stderr=file, check=False, timeout=left + 120, env=os.environ | MALLOC,
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE)),
             )  # fmt: skip
         text = log.read_text(errors="replace")

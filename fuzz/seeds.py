@@ -5,6 +5,7 @@ Nothing of a person: the pictures are noise.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import av
 import cv2
+import nibabel
 import numpy as np
 import pandas as pd
 import torch
@@ -189,6 +191,30 @@ def dicomdir() -> list[bytes]:
     buffer = io.BytesIO()
     index.save_as(buffer, enforce_file_format=True)
     return [buffer.getvalue()]
+
+
+def nifti() -> list[bytes]:
+    """Every type of samples, one frame and several, scaled and not, in both byte orders; also labels."""
+    frames = _noise(2, HEIGHT, WIDTH)
+    kinds = (np.uint8, np.int16, np.uint16, np.float32, np.float64)
+    files = [_nifti(frames.astype(kind).T, slope) for kind in kinds for slope in (1.0, 0.5)]
+    files.append(_nifti(frames[0].astype(">i2").T, 1.0))
+    files.append(_nifti((frames % 2).T, 1.0))
+    return [*files, nibabel.Nifti2Image(frames.T, np.eye(4)).to_bytes()]
+
+
+def _nifti(frames: NDArray[Any], slope: float) -> bytes:
+    image = nibabel.Nifti1Image(frames, np.eye(4), dtype=frames.dtype)
+    image.header.set_xyzt_units("mm")
+    image.header.set_zooms((0.1,) * frames.ndim)
+    content = bytearray(image.to_bytes())
+    content[112:116] = np.float32(slope).tobytes()
+    return bytes(content)
+
+
+def nifti_gz() -> list[bytes]:
+    """The same, compressed."""
+    return [gzip.compress(content, mtime=0) for content in nifti()]
 
 
 def videos() -> list[bytes]:

@@ -70,10 +70,13 @@ def test_info_needs_no_torch() -> None:
 def test_a_shipped_bundle_is_small_described_and_finds_its_way(name: str) -> None:
     folder = bundles.find(name)
     model = edgefusion.load(name)
+    companions = model.bundle.companions
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "bundle.yaml", "calibration.svg", "metrics.json", "model.onnx", "model.safetensors"),
-        *(f"{companion}.safetensors" for companion in model.bundle.companions),
+        *(f"{companion}.safetensors" for companion in companions),
     }
+    assert "training_frames" in companions
+    assert all((folder / f"{companion}.safetensors").stat().st_size <= 300_000 for companion in companions)
     assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
     assert model.bundle.trained_on
     assert not set(model.bundle.trained_on) & set(json.loads((folder / "metrics.json").read_text())["held_out"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,8 +17,10 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 import edgefusion
+from edgefusion import bundle_checks as checks
 from edgefusion.config import ChannelRecipe, PostProcessing
-from edgefusion.errors import BundleError, UsageError
+from edgefusion.data.bounds import read_json, read_yaml
+from edgefusion.errors import BundleError, DataError, UsageError
 from edgefusion.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json, write_text
 from edgefusion.models.zoo import build_model, check_size
 
@@ -157,17 +158,23 @@ class Bundle:
         """
         folder = Path(folder)
         file = folder / "bundle.yaml"
+        checks.refuse_pickles(folder)
         if not file.is_file():
             raise UsageError(f"{folder} is not a model bundle: it has no bundle.yaml.", "Train one: edgefusion train.")
+        weights = folder / "model.safetensors"
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            values = read_yaml(file)
             if int(values["format"]) > FORMAT:
                 raise BundleError(f"{folder} was written by a newer version of EdgeFusion.", "Upgrade edgefusion.")
             if int(values["format"]) < FORMAT:
                 raise BundleError(f"{folder} is from an older version, whose channels differ.", "Train it again.")
             name, arguments = str(values["model"]["name"]), dict(values["model"]["arguments"])
             recipe, labels = ChannelRecipe.from_dict(values["recipe"]), list(values["labels"])
+            checks.check_labels(labels)
             check_size(recipe.height, recipe.width)
+            checks.check_recipe(recipe.channels, recipe.height, recipe.width, recipe.time)
+            outline = checks.outline(build_model, name, len(recipe.channels), len(labels), **arguments)
+            checks.check_weights(weights, str(values["weights_sha256"]), name, outline)
             bundle = cls(
                 model=build_model(name, len(recipe.channels), len(labels), **arguments),
                 model_name=name,
@@ -183,27 +190,19 @@ class Bundle:
                 started_from=[Origin(**origin) for origin in values["started_from"]],
                 terms=str(values["terms"]),
                 versions=dict(values["versions"]),
-                metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+                metrics=read_json(folder / "metrics.json", "the metrics of a bundle"),
             )
+            checks.check_thresholds(bundle.thresholds)
             bundle.weights_sha256 = str(values["weights_sha256"])
             files = {str(name): str(sha256) for name, sha256 in values.get("files", {}).items()}
             _check_companions(files)
         # Building the network from made-up arguments can fail in any of these ways too.
         except (
-            yaml.YAMLError,
-            OSError,
-            LookupError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            AttributeError,
-            UsageError,
+            *(yaml.YAMLError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError),
+            *(UsageError, DataError),
         ) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"{file} is not a valid description ({reason}).", "Export the bundle again.") from error
-        weights = folder / "model.safetensors"
-        if not weights.is_file() or sha256_of_file(weights) != bundle.weights_sha256:
-            raise BundleError(f"{weights} is missing or not the file that was saved.", "Copy the bundle again.")
         try:
             bundle.model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
@@ -248,7 +247,8 @@ def _check_companions(files: Iterable[str]) -> None:
 
 
 def _companion(file: Path, sha256: str) -> dict[str, Tensor]:
-    content = file.read_bytes() if file.is_file() else b""
+    small = file.is_file() and file.stat().st_size <= checks.MAX_COMPANION_BYTES
+    content = file.read_bytes() if small else b""
     if sha256_of_bytes(content) != sha256:
         raise BundleError(f"{file} is missing or not the file that was saved.", "Copy the bundle again.")
     try:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 from edgefusion.errors import EdgeFusionError, UsageError
 from edgefusion.progress import say
-from edgefusion.verbs.networks import compare, evaluate, train
+from edgefusion.verbs.networks import compare, evaluate, search, train
 from edgefusion.verbs.studies import channels, demo, export_study, ingest, phantom
 from edgefusion.verbs.use import bench, export, info, predict, serve
 
 _GO_ON = {
     "train": "Add --resume to go on from the last epoch.",
     "compare": "The same command goes on from there.",
+    "search": "The same command goes on from there.",
     "demo": "The same command goes on from there.",
     "predict": "The same command does the rest.",
 }
@@ -81,6 +82,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "channels": channels,
     "train": train,
     "compare": compare,
+    "search": search,
     "evaluate": evaluate,
     "predict": predict,
     "export": export,

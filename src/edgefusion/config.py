@@ -150,3 +150,20 @@ class CompareConfig:
     """Train every network once with each of these seeds; by default once, with ``train.seed``."""
     split: SplitConfig = field(default_factory=SplitConfig)
     """How patients are divided."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A search for the settings with which one network is best on a study's validation patients."""
+
+    base: CompareConfig
+    """The network (``models`` has one name), how patients are divided, and every setting that is not searched."""
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is searched: under ``train``, ``network`` or ``recipe`` the name of a setting, and its ``choices`` (a list)
+    or its range, ``low`` to ``high`` (both included; whole numbers if both are), with ``log`` true for a logarithmic
+    scale."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How settings are proposed: Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011), which learns from
+    the trials before, or drawn at random."""
+    seed: int = 0
+    """Seeds the proposals."""

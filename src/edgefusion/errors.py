@@ -31,5 +31,5 @@ class BundleError(EdgeFusionError):
     """A model bundle is incomplete, altered, or newer than this program."""
 
 
-class StorageError(EdgeFusionError):
+class StorageError(EdgeFusionError, OSError):
     """A file or folder cannot be written: the disk is full, read-only, or somebody else's."""

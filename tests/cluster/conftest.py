@@ -1,4 +1,5 @@
-"""A real Ray cluster of two nodes on the loopback, started once, and a study so small that training takes a second."""
+"""A real Ray cluster of two nodes on the loopback, started once, a study so small that training takes a second, a
+network that was never trained, and frames."""
 
 from __future__ import annotations
 
@@ -10,11 +11,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from edgefusion.data.study import Study, frames_table, store_frame
+from edgefusion.bundle import Bundle
+from edgefusion.config import ChannelRecipe
+from edgefusion.data.study import Study, frames_table, store_frame, write_png
+from edgefusion.inference.predictor import Predictor
+from edgefusion.models.zoo import build_model
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of this folder in one process of pytest-xdist, so that they share the cluster."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,3 +73,34 @@ def few_discs(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study(folder, "discs", ["nerve"], "simulated", "none", frames_table(rows))
     study.save()
     return Study.load(folder)
+
+
+def blotches(rng: np.random.Generator, height: int) -> NDArray[np.uint8]:
+    noise = cv2.GaussianBlur(rng.standard_normal((height, 70)), (0, 0), 4)
+    return np.clip(120 + 600 * noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that was never trained: its masks are blotches that depend on every weight and pixel."""
+    torch.manual_seed(0)
+    arguments = {"widths": [8, 8, 8, 8], "stem_widths": [4, 4, 4]}
+    recipe = ChannelRecipe(channels=("raw", "edges"), height=48, width=64, resolution="network")
+    network = build_model("edgefusion-unet", 2, 1, **arguments).eval()
+    bundle = Bundle(network, "edgefusion-unet", recipe, ["nerve"], arguments, {"mask": 0.5, "presence": 0.0})
+    typical = float(np.median(Predictor(bundle).predict(blotches(np.random.default_rng(1), 60)).probability))
+    bundle.thresholds["mask"] = typical
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    bundle.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """39 frames of different sizes, and one that is none."""
+    folder = tmp_path_factory.mktemp("source")
+    rng = np.random.default_rng(0)
+    for n in range(39):
+        write_png(folder / f"f{n:02}.png", blotches(rng, 50 + n))
+    (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    return folder

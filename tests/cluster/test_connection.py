@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
@@ -40,9 +40,10 @@ def _server(answer: bytes | None) -> Iterator[str]:
         if answer is not None:
 
             def serve() -> None:
-                caller, _ = server.accept()
-                caller.sendall(answer)
-                caller.close()
+                with suppress(OSError):  # nobody called, and the server has gone
+                    caller, _ = server.accept()
+                    caller.sendall(answer)
+                    caller.close()
 
             Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"

@@ -78,12 +78,30 @@ def test_a_missing_folder_and_a_folder_without_study(tmp_path: Path) -> None:
     assert not is_study(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "images/../../x.png"])
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "images/../../x.png", "..\\x.png", "C:x.png"])
 def test_a_table_must_not_reach_outside_the_study(study: Study, name: str) -> None:
     frames = study.frames.copy()
     frames.loc[0, "image"] = name
     dataclasses.replace(study, frames=frames).save()
     with pytest.raises(DataError, match="outside the study"):
+        Study.load(study.path)
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_links_must_not_lead_out_of_the_study(study: Study, tmp_path: Path, whole_folder: bool) -> None:
+    link = study.path / (study.frames["image"][0] if not whole_folder else "images")
+    outside = link.rename(tmp_path / "outside")
+    link.symlink_to(outside)
+    with pytest.raises(DataError, match="a link that leads out of the study"):
+        Study.load(study.path)
+    link.unlink()
+    link.symlink_to(outside.rename(study.path / "kept").name if whole_folder else outside.rename(study.path / "kept"))
+    Study.load(study.path)
+
+
+def test_labels_that_are_paths_are_refused(study: Study) -> None:
+    dataclasses.replace(study, labels=["../nerve"]).save()
+    with pytest.raises(DataError, match="cannot stand in the name of a file"):
         Study.load(study.path)
 
 

@@ -19,18 +19,8 @@ from edgefusion.data.phantom import make_phantom_study
 from edgefusion.files import TEMPORARY, sha256_of_file
 
 TRAINING = [
-    "--model",
-    "unet",
-    "--train.epochs",
-    "3",
-    "--train.batch_size",
-    "4",
-    "--train.precision",
-    "32",
-    "--recipe.height",
-    "32",
-    "--recipe.width",
-    "48",
+    *("--model", "unet", "--train.epochs", "3", "--train.batch_size", "4"),
+    *("--train.precision", "32", "--recipe.height", "32", "--recipe.width", "48"),
 ]
 
 

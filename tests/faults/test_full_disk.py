@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgefusion.channels.recipe import cached_stacks
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.readers import read_frame
 from edgefusion.data.study import Study, is_study
 from edgefusion.data.video_writer import VideoWriter
+from edgefusion.errors import StorageError
+from edgefusion.files import atomic_path
 from edgefusion.training.checkpoints import BEFORE, LAST, latest_whole
 
 from .conftest import TRAINING
@@ -55,6 +58,13 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(
     assert run(*words, "-o", out)[0] == 0
     # H.264 comes out the same only almost every time, also undisturbed.
     assert {**contents(out), "clip_overlay.mp4": ""} == {**contents(whole), "clip_overlay.mp4": ""}
+
+
+def test_a_library_with_errors_of_its_own_is_understood(make_disk):
+    disk = make_disk(64)
+    with pytest.raises(StorageError, match="is full"), atomic_path(disk.folder / "weights.pt") as temporary:
+        torch.save(torch.zeros(2**20), temporary)
+    assert not list(disk.folder.iterdir())
 
 
 def test_a_study_that_is_replaced_stays_until_the_new_one_is_whole(phantoms, make_disk, run, contents):

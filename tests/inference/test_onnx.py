@@ -134,6 +134,45 @@ def test_a_file_of_other_weights_is_refused(exported: Path, tmp_path: Path) -> N
         load(folder, backend="tensorrt")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("place", ["graph", "subgraph"])
+def test_a_file_that_refers_to_other_files_is_refused(exported: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret").write_bytes(bytes(64))
+    model = onnx.load(exported / ONNX_FILE)
+    weights = model.graph.initializer[0]
+    if place == "subgraph":
+        inner = onnx.GraphProto(name="inner")
+        weights = inner.initializer.add()
+        weights.CopyFrom(model.graph.initializer[0])
+        model.graph.node.append(onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner))
+        weights = model.graph.node[-1].attribute[0].g.initializer[0]
+    onnx.external_data_helper.set_external_data(weights, "../secret")
+    weights.ClearField("raw_data")
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="keeps tensors in other files"):
+        network_graph(tmp_path / "x.onnx", Bundle.load(exported).weights_sha256)
+
+
+def test_foreign_operators_and_huge_files_are_refused(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported / ONNX_FILE)
+    model.opset_import.append(onnx.helper.make_opsetid("my.operators", 1))
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="not ONNX's own"):
+        network_graph(tmp_path / "x.onnx", "")
+    with (tmp_path / "x.onnx").open("r+b") as file:
+        file.truncate(2**40)  # a hole, which takes no room
+    with pytest.raises(BundleError, match="more than"):
+        network_graph(tmp_path / "x.onnx", "")
+
+
+def test_a_flipped_bit_in_its_weights_is_found(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported / ONNX_FILE)
+    weights = max((tensor for tensor in model.graph.initializer), key=lambda tensor: len(tensor.raw_data))
+    weights.raw_data = weights.raw_data[:-1] + bytes([weights.raw_data[-1] ^ 1])
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="not the file that was exported"):
+        network_graph(tmp_path / "x.onnx", Bundle.load(exported).weights_sha256)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_files_belong_to_the_shipped_weights(name: str) -> None:
     network_graph(FOLDER / name / ONNX_FILE, Bundle.load(FOLDER / name).weights_sha256)

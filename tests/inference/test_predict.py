@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,23 +313,6 @@ def test_other_labels_fit_in_the_same_report(make_bundle: MakeBundle, source: Pa
     assert kept["status"] == "kept"
     assert isinstance(kept["area_px_nerve"], int)
     assert "area_px_vessel" not in kept
-
-
-def test_preparing_runs_ahead_but_not_away() -> None:
-    started: list[int] = []
-    lock = threading.Lock()
-
-    def slow(item: int) -> int:
-        with lock:
-            started.append(item)
-        time.sleep(0.001 * (item % 3))
-        return item
-
-    results = predict._ahead(slow, range(50), 8)
-    for consumed, result in enumerate(results):
-        assert result == consumed
-        assert len(started) <= consumed + 8
-    assert sorted(started) == list(range(50))
 
 
 def test_a_real_frame_comes_back_at_its_own_size(make_bundle: MakeBundle, data_root: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -336,6 +337,46 @@ def test_an_object_without_end_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dicom_server, "MAX_BYTES", 50_000)
+    server = serve()
+    path = object_file("long", 40)
+    meta = dcmread(path, stop_before_pixels=True).file_meta
+    ae = AE()
+    ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
+    association = ae.associate("127.0.0.1", server.port)
+    association.send_c_store(path)
+    until(lambda: association.is_aborted)
+    assert waiting(tmp_path) == EMPTY
+
+
+def test_a_piece_that_would_fill_the_memory_is_not_awaited(
+    serve: Callable[..., DicomServer], object_file: Callable[..., Path]
+) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        # An association request, by whomever, that says it is 4 GiB long.
+        connection.sendall(struct.pack(">BBL", 1, 0, 2**32 - 1) + bytes(4096))
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert send(server, object_file("b")) == [0]
+
+
+def test_a_disk_that_is_nearly_full_takes_no_more(
+    serve: Callable[..., DicomServer], object_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    with monkeypatch.context() as patch:
+        # Room for what is being received, and not for a copy of it.
+        patch.setattr(spool_module, "RESERVE_BYTES", shutil.disk_usage(tmp_path).total)
+        patch.setattr(dicom_server, "has_room", lambda _: True)
+        assert send(server, object_file("a")) == [OUT_OF_RESOURCES]
+        assert waiting(tmp_path) == EMPTY
+    assert send(server, object_file("b")) == [0]
+
+
+def test_an_object_that_fills_the_disk_is_cut_off(
+    serve: Callable[..., DicomServer], object_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom_server, "has_room", lambda _: False)
     server = serve()
     path = object_file("long", 40)
     meta = dcmread(path, stop_before_pixels=True).file_meta

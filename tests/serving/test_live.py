@@ -60,7 +60,7 @@ def test_a_damaged_frame_does_not_end_it(server: Any, spot_png: bytes) -> None:
         assert json.loads(socket.recv(5))["labels"][0]["found"]
 
 
-@pytest.mark.parametrize("hello", ["", "[]", "null", "{", '{"model": "three"}', '{"model": 3}'])
+@pytest.mark.parametrize("hello", ["", "[]", "null", "{", '{"model": "three"}', '{"model": 3}', "[" * 100_000])
 def test_a_wrong_beginning_is_refused_in_words(server: Any, hello: str) -> None:
     with _connect(server) as socket:
         socket.send(hello)

@@ -160,7 +160,7 @@ def _write_entry(path: Path, stack: NDArray[np.float16]) -> None:
     body = io.BytesIO()
     np.save(body, stack, allow_pickle=False)
     content = body.getvalue()
-    with atomic_path(path) as temporary:
+    with atomic_path(path, synced=False) as temporary:
         temporary.write_bytes(_head(content) + content)
 
 

@@ -1,1 +1,1 @@
-"""More than one machine: comparisons and searches as Ray tasks."""
+"""More than one machine: comparisons, searches and predictions on a Ray cluster."""

@@ -50,7 +50,8 @@ def connected(address: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"The Ray cluster at '{address}' cannot be joined: {reason}",
-            "This machine has to belong to it: ray start --address HOST:PORT, with the versions of the head.",
+            "This machine has to belong to it (ray start --address HOST:PORT), with the head's versions, and with "
+            "RAY_AUTH_MODE=token where the cluster asks for a token, as Ray's do by default.",
         ) from error
     try:
         yield

@@ -20,7 +20,7 @@ from edgefusion.data.signature import holds_dicom
 from edgefusion.data.staging import publish, staged
 from edgefusion.data.study import Study, frames_table, write_png
 from edgefusion.errors import UsageError
-from edgefusion.files import write_text
+from edgefusion.files import is_plain_name, write_text
 from edgefusion.progress import say
 
 if TYPE_CHECKING:
@@ -132,8 +132,10 @@ def ingest(
 def _check_labels(labels: Sequence[str] | None) -> None:
     if labels is None:
         return
-    if not 1 <= len(labels) <= MAX_LABEL or len(set(labels)) < len(labels) or not all(labels):
-        raise UsageError(f"The labels {list(labels)} are not 1 to {MAX_LABEL} different names.")
+    if not 1 <= len(labels) <= MAX_LABEL or len(set(labels)) < len(labels) or not all(map(is_plain_name, labels)):
+        raise UsageError(
+            f"The labels {list(labels)} are not 1 to {MAX_LABEL} different names that can stand in the name of a file."
+        )
 
 
 def _default_labels(highest: int) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgefusion.data.tiff_pages import count_directories
 from edgefusion.errors import DataError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -21,9 +21,6 @@ SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 MAX_PIXELS = 32 * 1024 * 1024
 """Larger pictures are refused before they are decoded: a small file can claim any size. 8K video has fewer."""
-
-MAX_PAGES = 10_000
-"""A TIFF file with more pages is refused: a small file can list very many, and only walking through them tells."""
 
 MAX_SCANS = 100
 """A JPEG with more scans is refused: each goes over the whole picture, and takes a dozen bytes. Usual are 10."""
@@ -61,18 +58,11 @@ def read_frame(path: Path | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def count_pages(path: Path | str) -> int:
-    """Pages of a TIFF file; 1 for all else, also for what turns out to be unreadable.
-
-    Raises:
-        DataError: If there are more than ``MAX_PAGES``.
-    """
+    """Pages of a TIFF file; 1 for all else, also for what turns out to be unreadable: reading it will say why."""
     try:
-        with Image.open(path, formats=["TIFF"]) as image:
-            return _pages(Path(path), image)
-    except DataError:
-        raise
-    # Decoders answer damaged files with nearly every kind of exception; reading the frame will say what is wrong.
-    except Exception:
+        with Path(path).open("rb") as file:
+            return count_directories(file)
+    except (ValueError, OverflowError, OSError):
         return 1
 
 
@@ -85,8 +75,10 @@ def read_pages(path: Path | str) -> Iterator[NDArray[np.uint8] | NDArray[np.uint
     path = Path(path)
     shape: tuple[int, ...] = ()
     try:
+        with path.open("rb") as file:
+            pages = count_directories(file)
         with Image.open(path, formats=["TIFF"]) as image:
-            for page in range(_pages(path, image)):
+            for page in range(pages):
                 image.seek(page)
                 _check_pixels(path, image)
                 if _is_deep_colour(image):
@@ -99,7 +91,7 @@ def read_pages(path: Path | str) -> Iterator[NDArray[np.uint8] | NDArray[np.uint
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
+        raise _refusal(path, error) from error
 
 
 def read_mask(path: Path | str) -> NDArray[np.uint8]:
@@ -159,7 +151,11 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
         raise DataError(f"{path} is empty (0 bytes).", "Copy or export it again.")
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check_size(path, image)
+            _check_pixels(path, image)
+            is_tiff = image.format == "TIFF"
+            pages = count_directories(io.BytesIO(content)) if is_tiff else getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise DataError(f"{path} has {pages} pages.", "Save every page as a file of its own.")
             if image.format == "JPEG" and content.count(START_OF_SCAN) > MAX_SCANS:
                 raise DataError(f"{path} has more than {MAX_SCANS} scans.", "Save it as a baseline JPEG or as a PNG.")
             deep_colour = _is_deep_colour(image)
@@ -169,13 +165,19 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
             return _samples(path, _upright(image), keep_palette)
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a PNG, TIFF or JPEG picture, whatever its name says.") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path} claims more than {MAX_PIXELS} pixels.", "Crop it or scale it down.") from None
     except DataError:
         raise
     # Decoders answer damaged files with nearly every kind of exception.
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}.", "Copy or export it again.") from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: Exception) -> DataError:
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{path} claims more than {MAX_PIXELS} pixels.", "Crop it or scale it down.")
+    if isinstance(error, OverflowError):
+        return DataError(f"{path} cannot be read: {error}.", "Divide it.")
+    return DataError(f"{path} is damaged: {error}.", "Copy or export it again.")
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
@@ -188,28 +190,6 @@ def _check_pixels(path: Path, image: Image.Image) -> None:
     if width * height > MAX_PIXELS:
         what = f"{path} claims {width}×{height} pixels, more than the {MAX_PIXELS} allowed."
         raise DataError(what, "Crop it or scale it down.")
-
-
-def _check_size(path: Path, image: Image.Image) -> None:
-    _check_pixels(path, image)
-    pages = _pages(path, image)
-    if pages > 1:
-        raise DataError(f"{path} has {pages} pages.", "Save every page as a file of its own.")
-
-
-def _pages(path: Path, image: Image.Image) -> int:
-    if image.format != "TIFF":
-        return int(getattr(image, "n_frames", 1))
-    pages = 1
-    with suppress(EOFError):
-        # Pillow's own count compares every page with all before it, which takes minutes for a list of 1 MB.
-        while pages <= MAX_PAGES:
-            image.seek(pages)
-            pages += 1
-    image.seek(0)
-    if pages > MAX_PAGES:
-        raise DataError(f"{path} has more than {MAX_PAGES} pages.", "Divide it.")
-    return pages
 
 
 def _upright(image: Image.Image) -> Image.Image:

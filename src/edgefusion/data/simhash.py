@@ -21,9 +21,9 @@ BITS = 256
 """Bits of a fingerprint."""
 
 NEAR = 64
-"""Frames whose fingerprints differ in at most this many bits are near-duplicates.
+"""Frames whose fingerprints differ in at most this many bits, a quarter, are near-duplicates.
 
-Chosen on half of the patients of the Kaggle competition, where frames of different persons differ in 70 bits or more.
+Chosen on half of the persons of the Kaggle competition, where frames of different ones differ in 76 bits or more.
 """
 
 _SIZE = 1024

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import cv2
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgefusion.data.bounds import check_table, read_yaml
 from edgefusion.data.readers import read_frame, read_labels
 from edgefusion.errors import DataError, UsageError
-from edgefusion.files import sha256_of_bytes, write_text, writing
+from edgefusion.files import is_plain_name, sha256_of_bytes, write_text, writing
 
 _TEXT_COLUMNS = ("frame_id", "patient_id", "image", "mask", "sha256", "group", "source", "clean")
 _FILE_COLUMNS = ("image", "mask", "clean")
@@ -237,6 +237,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} has a number of thousands of digits.", "Ingest the source again.") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), list) or "name" not in facts:
         raise DataError(f"{path} does not name the study and its labels.", "Ingest the source again.")
+    if unfit := [label for label in map(str, facts["labels"]) if not is_plain_name(label)]:
+        raise DataError(f"{path} names a label {unfit[0]!r}, which cannot stand in the name of a file.", "Rename it.")
     if facts.get("format", _FORMAT) != _FORMAT:
         raise DataError(
             f"{path} has format {facts['format']}, this program reads {_FORMAT}.", "Ingest the source again."
@@ -268,7 +270,19 @@ def _read_frames(path: Path) -> pd.DataFrame:
     # A frame's id becomes the name of files that are made of it.
     for column in (*_FILE_COLUMNS, "frame_id"):
         for name in frames[column]:
-            # A study may come from a stranger: its table must not reach outside its folder.
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
+            # A study may come from a stranger: its table must not reach outside its folder, on no system.
+            leads_out = any(kind(name).anchor or ".." in kind(name).parts for kind in (PurePosixPath, PureWindowsPath))
+            if leads_out or "\0" in name:
                 raise DataError(f"{path} names {name!r}, which lies outside the study.", "Do not use this study.")
+    _check_links(path.parent, frames)
     return frames[list(COLUMNS)]
+
+
+def _check_links(folder: Path, frames: pd.DataFrame) -> None:
+    """No file of the study may be a link that leads out of its folder: an archive can hold such links."""
+    root = folder.resolve()
+    names = {name for column in _FILE_COLUMNS for name in frames[column] if name}
+    suspects = {parent for name in names for parent in PurePosixPath(name).parents} | {*names}
+    for name in suspects:
+        if (folder / name).is_symlink() and not (folder / name).resolve().is_relative_to(root):
+            raise DataError(f"{folder / name} is a link that leads out of the study.", "Do not use this study.")

@@ -22,6 +22,9 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif")
 MAX_HOURS = 6
 """Longer clips are refused: nobody scans that long, and a small file can claim any length."""
 
+MAX_FRAME = 32 * 1024 * 1024
+"""Bytes of a decoded frame, of which decoders keep up to 17: 4K with 10 bits and half the colours fits."""
+
 # FFmpeg would also read texts, playlists and pictures under such names, and open what they point to.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg"
 
@@ -71,7 +74,7 @@ class VideoFrames(Iterator[NDArray[np.uint8]]):
         with self._container:
             # In this thread alone: others are busy with other frames, and an error belongs to its own packet then.
             self._stream.thread_type = "NONE"
-            self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            self._stream.codec_context.options = {"max_pixels": str(most_pixels(self._stream))}
             for packet in self._container.demux(self._stream):
                 try:
                     frames = packet.decode()
@@ -119,7 +122,8 @@ def open_video(path: Path | str) -> Clip:
     as they are stored, also where the file says that they are not square.
 
     Args:
-        path: MP4, MOV, AVI, Matroska, WebM, GIF or MPEG file of at most ``MAX_HOURS`` and, a frame, ``MAX_PIXELS``.
+        path: MP4, MOV, AVI, Matroska, WebM, GIF or MPEG file of at most ``MAX_HOURS``; a frame has at most
+            ``MAX_FRAME`` bytes.
 
     Returns:
         The clip. Its ``read`` gives ``VideoFrames``; what had to be left out is said at the end.
@@ -201,13 +205,19 @@ def _stream(container: Any, path: Path) -> Any:
     if stream.codec_context is None:
         raise DataError(f"{path} is coded in a way that is not known here.", "Export it as MP4 (H.264).")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        what = f"{path} claims {width}×{height} pixels, more than the {MAX_PIXELS} allowed."
+    if width * height > most_pixels(stream):
+        what = f"{path} claims {width}×{height} pixels, more than the {most_pixels(stream)} allowed."
         raise DataError(what, "Crop it or scale it down.")
     hours = _seconds(container, stream) / 3600
     if hours > MAX_HOURS:
         raise DataError(f"{path} claims to last {hours:.1f} hours, more than the {MAX_HOURS} allowed.", "Cut it.")
     return stream
+
+
+def most_pixels(stream: Any) -> int:
+    """How many pixels a frame of a stream may have, by the format of its pixels."""
+    pixels = stream.codec_context.format
+    return min(MAX_PIXELS, MAX_FRAME * 8 // (max(1, pixels.padded_bits_per_pixel) if pixels else 32))
 
 
 def _seconds(container: Any, stream: Any) -> float:

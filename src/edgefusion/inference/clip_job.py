@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,11 @@ def do_live(job: Job, url: str) -> dict[str, Any]:
     """Predict a live source until it ends or Ctrl-C; every call is a recording of its own."""
     formats = job.formats_of(Path(url), CLIP_FORMATS)
     with open_live(url) as source:
-        began = datetime.now()
         facts = job.facts(FrameFile(Path(url), None), job.fingerprint(job.crop, job.smoothing))
+        began = datetime.now()
+        # No other recording may be lost where two begin at once, or the clock was set back.
+        while job.record.has(live_name(began)):
+            began += timedelta(seconds=1)
         facts |= {"input": f"{public_name(url)} at {began:%Y-%m-%dT%H:%M:%S}", "name": live_name(began)}
         facts |= predict_live(
             source,

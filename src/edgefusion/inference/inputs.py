@@ -16,6 +16,9 @@ from edgefusion.errors import UsageError
 from edgefusion.files import is_hidden
 from edgefusion.progress import say
 
+LIST = ".txt"
+"""Ending of a file that lists frames."""
+
 _MASK = "_mask"
 
 
@@ -34,7 +37,9 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
 
     Args:
         inputs: Pictures, videos, NIfTI and DICOM files; folders, searched with all that is inside, where a picture or
-            NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies.
+            NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies; and lists,
+            text files (``.txt``) with one file a line, as seen from the list's folder. A listed file that is not there
+            is not an error yet.
         output: Folder of the results; pictures in it are not frames.
 
     Returns:
@@ -47,6 +52,8 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
     for source in map(Path, inputs):
         if is_study(source):
             frames += _of_study(Study.load(source))
+        elif source.suffix.lower() == LIST:
+            frames += _of_list(source)
         elif source.is_dir():
             frames += [FrameFile(path, None) for path in _of_folder(source.resolve(), output.resolve())]
         elif source.exists():
@@ -55,7 +62,7 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
             raise UsageError(f"There is no file or folder {source}.", "Check its spelling.")
     if not frames:
         raise UsageError(
-            "There is no frame to predict.", "Name pictures, videos, DICOM files, folders of them, or a study."
+            "There is no frame to predict.", "Name pictures, videos, DICOM files, folders or lists of them, or a study."
         )
     return list({frame.path: frame for frame in reversed(frames)}.values())[::-1]
 
@@ -65,6 +72,16 @@ def _of_study(study: Study) -> Iterator[FrameFile]:
     for image, height_mm, width_mm in study.frames[columns].itertuples(index=False):
         known = np.isfinite(height_mm) and np.isfinite(width_mm)
         yield FrameFile((study.path / image).resolve(), (float(height_mm), float(width_mm)) if known else None)
+
+
+def _of_list(file: Path) -> list[FrameFile]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"There is no list {file}.", "Check its spelling.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is not a list of frames in UTF-8.", "Write one file a line.") from None
+    return [FrameFile((file.parent / line.strip()).resolve(), None) for line in lines if line.strip()]
 
 
 def _of_folder(folder: Path, output: Path) -> list[Path]:

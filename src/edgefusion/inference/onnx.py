@@ -17,14 +17,14 @@ import numpy as np
 import onnx
 import onnx.compose
 import torch
-from onnx import helper, numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
 import edgefusion
 from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.errors import BundleError, UsageError
-from edgefusion.files import atomic_path
+from edgefusion.files import atomic_path, sha256_of_bytes
 from edgefusion.inference.graph import AfterNetwork, BeforeNetwork, Network
 
 OUTPUTS = ("mask", "probability", "edge_probability", "presence")
@@ -32,6 +32,9 @@ OUTPUTS = ("mask", "probability", "edge_probability", "presence")
 
 STACK, MAPS = "network_stack", ("network_probability", "network_edges", "network_presence")
 """Names inside the graph: what enters the network, and what leaves it. The last only where there is a presence head."""
+
+MAX_BYTES = 2**31 - 1
+"""Of a file: protobuf holds no more."""
 
 _OPSET = 18
 _FRAME = (420, 580)
@@ -43,8 +46,9 @@ def export_onnx(folder: Path, output: Path | None = None, frame_size: tuple[int,
     Its input is ``frame``, H×W uint8 grey. Its outputs are those of ``Prediction``: ``mask``, H×W uint8;
     ``probability`` and ``edge_probability``, L×H×W float32; ``presence``, L float32. Its metadata say whose it is:
     ``labels``, ``network_size``, ``recipe``, ``thresholds``, ``terms`` (JSON where they are not text), ``model``,
-    ``version``, ``weights_sha256``, ``notice``. H and W are free, unless the recipe filters at the frame's size: how
-    many steps a filter takes depends on the frame's width, so such a file is for ``frame_size`` alone.
+    ``version``, ``weights_sha256``, ``graph_sha256``, ``notice``. H and W are free, unless the recipe filters at the
+    frame's size: how many steps a filter takes depends on the frame's width, so such a file is for ``frame_size``
+    alone.
 
     Args:
         folder: Of the bundle.
@@ -69,9 +73,9 @@ def export_onnx(folder: Path, output: Path | None = None, frame_size: tuple[int,
             "Give it: --frame-size 420x580.",
         )
     model = _whole_graph(bundle, frame_size)
-    helper.set_model_props(model, _metadata(bundle, frame_size))
     model.producer_name, model.producer_version = "edgefusion", edgefusion.__version__
     _halve(model)
+    helper.set_model_props(model, _metadata(bundle, frame_size) | {"graph_sha256": _hash(model)})
     onnx.checker.check_model(model, full_check=True)
     output = folder / ONNX_FILE if output is None else Path(output)
     with atomic_path(output) as temporary:
@@ -87,19 +91,39 @@ def network_graph(path: Path, weights_sha256: str) -> onnx.ModelProto:
         weights_sha256: Of the bundle that it is used for.
 
     Raises:
-        BundleError: If it is not such a file, or was made from other weights.
+        BundleError: If it is not such a file, was made from other weights or altered, or refers to other files.
     """
     try:
-        model = onnx.load(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        # Tensors of a graph can lie in other files, at any path: none of ours do.
+        model = onnx.load(path, load_external_data=False)
+        _check_self_contained(model)
         inner = {name for node in model.graph.node for name in node.output}
         maps = [name for name in MAPS if name in inner]
         network = onnx.utils.Extractor(model).extract_model([STACK], maps)
     # A damaged file fails in any of these ways.
     except Exception as error:
         raise BundleError(f"{path} is not an ONNX file of a bundle ({error}).", "Export it again.") from error
-    if {prop.key: prop.value for prop in model.metadata_props}.get("weights_sha256") != weights_sha256:
+    facts = {prop.key: prop.value for prop in model.metadata_props}
+    # Files that were made before there was a hash have none.
+    if facts.get("graph_sha256") not in (None, _hash(model)):
+        raise BundleError(f"{path} is not the file that was exported.", "Export it again.")
+    if facts.get("weights_sha256") != weights_sha256:
         raise BundleError(f"{path} was made from other weights.", "Export it again: edgefusion export BUNDLE --onnx")
     return network
+
+
+def _hash(model: onnx.ModelProto) -> str:
+    return sha256_of_bytes(model.graph.SerializeToString(deterministic=True))
+
+
+def _check_self_contained(model: onnx.ModelProto) -> None:
+    if any(model.functions) or {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}:
+        raise ValueError("it has operators that are not ONNX's own")
+    for tensor in external_data_helper._get_all_tensors(model):
+        if external_data_helper.uses_external_data(tensor):
+            raise ValueError("it keeps tensors in other files")
 
 
 def _metadata(bundle: Bundle, frame_size: tuple[int, int] | None) -> dict[str, str]:

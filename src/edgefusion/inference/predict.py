@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import has_many_frames, open_clip
 from edgefusion.errors import DataError, EdgeFusionError, StorageError, UsageError
 from edgefusion.files import sha256_of_file
+from edgefusion.inference.ahead import ahead
 from edgefusion.inference.backends import Backend
 from edgefusion.inference.clip_job import do_clip, do_live
 from edgefusion.inference.clip_writers import CLIP_FORMATS
@@ -41,13 +40,9 @@ from edgefusion.inference.writers import (
 )
 from edgefusion.locking import sole_use
 from edgefusion.progress import say, track
-from edgefusion.threads import thread_pool
 
 _NAMED = 5
 """Inputs unlike what the network knows that are named at the end; the record has them all."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def predict_files(
@@ -179,7 +174,7 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
             return _Prepared({**facts, "status": "failed", "reason": str(error)})
 
     summaries: list[dict[str, Any]] = []
-    prepared = track(_ahead(prepare, frames, 2 * BATCH), "Predicting frames", total=len(frames))
+    prepared = track(ahead(prepare, frames, 2 * BATCH, os.cpu_count()), "Predicting frames", total=len(frames))
     while batch := list(islice(prepared, BATCH)):
         fresh = [frame for frame in batch if frame.stack is not None]
         results = _results(job.predictor, fresh)
@@ -205,18 +200,6 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
         # Rows of another bundle, and of frames that have become unreadable, must not be handed in with these.
         prune_submission(job.record.folder, job.record.names_in("kaggle", made_by))
     return summaries
-
-
-def _ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
-    """Yield ``function(item)`` in order; threads work up to ``depth`` items ahead of what is consumed."""
-    with thread_pool(os.cpu_count()) as pool:
-        waiting: deque[Future[R]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) == depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _results(predictor: Predictor, frames: Sequence[_Prepared]) -> list[Result]:

@@ -68,6 +68,10 @@ class Record:
                 taken.add(name.casefold())
         return names
 
+    def has(self, name: str) -> bool:
+        """Whether the files of some input begin so."""
+        return any(row["name"] == name for row in self._rows.values())
+
     def kept(
         self, facts: Mapping[str, Any], formats: Sequence[str], paths: Iterable[Path] | None = None
     ) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from edgefusion.data.dicom.folder import CAPTURE_CLASSES, ULTRASOUND_CLASSES
 from edgefusion.errors import EdgeFusionError, UsageError
 from edgefusion.progress import say
 from edgefusion.serving.forwarder import Forwarder, Peer
-from edgefusion.serving.spool import Spool
+from edgefusion.serving.spool import Spool, has_room
 
 Handle = Callable[[Path], list[Dataset]]
 """Answers a DICOM file, by objects with the file header that they are to be sent with."""
@@ -37,6 +37,10 @@ CAPACITY = 200
 
 MAX_BYTES = 4 * 1024**3
 """The association that sends a larger object is aborted."""
+
+MAX_PDU_BYTES = 1024 * 1024
+"""A connection that announces a longer piece of a message is closed: pynetdicom would take up to 4 GiB of it into
+memory, before it knows who sends it. Objects come in pieces of 16 KiB, as is agreed upon when an association begins."""
 
 _SENDERS = 32
 _TIMEOUT_S = 30
@@ -110,6 +114,7 @@ class DicomServer:
         # Objects are received into a file, so that many long clips at once do not fill the memory.
         _config.STORE_RECV_CHUNKED_DATASET = True
         handlers = [
+            (evt.EVT_CONN_OPEN, _bound_pieces),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_PDU_RECV, self._limit),
             (evt.EVT_CONN_CLOSE, self._forget),
@@ -155,10 +160,12 @@ class DicomServer:
         return _SUCCESS
 
     def _limit(self, event: evt.Event) -> None:
-        """Abort an association whose object grows too large."""
+        """Abort an association whose object grows too large, for the service or for the disk."""
         partial = _partial(event)
-        if partial is not None and partial.stat().st_size > MAX_BYTES:
-            say(f"An object of more than {MAX_BYTES} bytes is refused.")
+        if partial is None:
+            return
+        if partial.stat().st_size > MAX_BYTES or not has_room(partial.parent):
+            say("An object is refused: it is too large, or the disk is nearly full.")
             event.assoc.abort(block=False)
 
     def _forget(self, event: evt.Event) -> None:
@@ -206,6 +213,20 @@ def run_dicom_server(handle: Handle, ae_title: str, host: str, port: int, peer: 
     with DicomServer(handle, ae_title, host, port, peer, spool) as server:
         say(f"DICOM: {ae_title} listens at {host}:{server.port} for ultrasound, and sends to {peer}. Ctrl-C ends it.")
         threading.Event().wait()
+
+
+def _bound_pieces(event: evt.Event) -> None:
+    """Let a new connection read no more than ``MAX_PDU_BYTES`` at a time."""
+    connection = event.assoc.dul.socket
+    receive = connection.recv
+
+    def bounded(count: int) -> bytearray:
+        if count > MAX_PDU_BYTES:
+            raise OSError(f"a piece of {count} bytes is announced")
+        received: bytearray = receive(count)
+        return received
+
+    connection.recv = bounded
 
 
 def _partial(event: evt.Event) -> Path | None:

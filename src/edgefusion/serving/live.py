@@ -93,7 +93,7 @@ async def _serve(socket: WebSocket, service: Service) -> None:
     except Problem as problem:
         await _refuse(socket, _UNACCEPTABLE, str(problem))
         return
-    except (TimeoutError, ValueError, KeyError, AttributeError):
+    except (TimeoutError, ValueError, KeyError, AttributeError, RecursionError):
         await _refuse(socket, _UNACCEPTABLE, "The first message must be a JSON object with token and model.")
         return
     if not allowed:

@@ -17,6 +17,15 @@ _KEPT_FAILURES = 100
 """Of the objects that could not be used, so many of the newest are kept for a person to look at."""
 
 
+RESERVE_BYTES = 1024**3
+"""So much of a disk stays free: a full one would stop more than this service."""
+
+
+def has_room(folder: Path, size: int = 0) -> bool:
+    """Whether a file of a size leaves ``RESERVE_BYTES`` of the folder's disk free."""
+    return shutil.disk_usage(folder).free - size >= RESERVE_BYTES
+
+
 class Spool:
     """Objects that were received and wait for an answer, and answers that wait to be sent on.
 
@@ -32,6 +41,7 @@ class Spool:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._arriving = 0
+        self._last = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for part in self._folders.values():
             part.mkdir(exist_ok=True, mode=0o700)
@@ -55,7 +65,7 @@ class Spool:
         return sorted(self._folders["failed"].glob("[!.]*.dcm"))
 
     def receive(self, source: Path) -> bool:
-        """Take in a copy of a file, on disk before this returns; False if too many objects wait already.
+        """Take in a copy of a file, on disk before this returns; False if too many objects wait, or the disk is full.
 
         Raises:
             OSError: If it cannot be written.
@@ -63,9 +73,11 @@ class Spool:
         with self._lock:
             if len(self.received) + len(self.outgoing) + self._arriving >= self._capacity:
                 return False
+            if not has_room(self._folders["received"], source.stat().st_size):
+                return False
             self._arriving += 1
         try:
-            name = f"{time.time_ns():020d}-{secrets.token_hex(8)}.dcm"
+            name = f"{self._arrival():020d}-{secrets.token_hex(8)}.dcm"
             with atomic_path(self._folders["received"] / name) as temporary:
                 shutil.copyfile(source, temporary)
                 temporary.chmod(0o600)
@@ -74,6 +86,14 @@ class Spool:
             with self._lock:
                 self._arriving -= 1
         return True
+
+    def _arrival(self) -> int:
+        """Nanoseconds since 1970, or one more than what came last, where the clock was set back since."""
+        with self._lock:
+            there = [path.name[:20] for folder in self._folders.values() for path in folder.glob("[!.]*.dcm")]
+            before = max((int(number) for number in there if number.isdecimal()), default=0)
+            self._last = max(time.time_ns(), self._last + 1, before + 1)
+            return self._last
 
     def answer(self, received: Path, answers: list[Dataset]) -> None:
         """Put the answers to a received object among the outgoing, and drop the object.

@@ -218,8 +218,8 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) -> None:
-    """Train and judge one network on one fold; its ``metrics.csv`` is written last."""
+def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit, title: str = "") -> None:
+    """Train and judge one network on one fold; its ``metrics.csv`` is written last. ``title`` is for progress lines."""
     name, split, seed = unit
     study, folder = Study.load(study_path), unit_folder(output, name, split)
     bundle = train(
@@ -230,7 +230,7 @@ def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit) 
         recipe_of(name, config),
         split,
         resume=True,
-        title=f"{name} {split.name}",
+        title=title or f"{name} {split.name}",
         network=network_of(name, config),
         start=_start_of(name, config) if config.pretrained else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgefusion.config import ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
+from edgefusion.config import ChannelRecipe, CompareConfig, SearchConfig, SplitConfig, TrainConfig
 from edgefusion.verbs.arguments import Arguments, integers, names
 
 
@@ -61,6 +61,8 @@ def compare(arguments: list[str]) -> None:
     parser.add("--pretrained", default="", help="folder of a comparison whose weights the networks start from")
     parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
     parser.add("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    parser.add("--ray", help="train on a Ray cluster instead: auto, local, or HOST:PORT of its head")
+    parser.add("--cpus-per-task", type=int, default=1, help="cores of a training on a Ray cluster")
     parser.add_json()
     parser.add("--config", action="config", help="YAML file with any of these settings")
     parser.add("--train", type=TrainConfig, default=TrainConfig())
@@ -82,13 +84,56 @@ def compare(arguments: list[str]) -> None:
             given.folds, names(given.validation_patients), given.split_seed, names(given.without_patients)
         ),
     )
-    report = compare_networks(given.study, given.output, config, jobs=given.jobs)
+    if given.ray:
+        from edgefusion.cluster.compare import compare_on_ray
+
+        report = compare_on_ray(given.study, given.output, config, address=given.ray, cpus_per_task=given.cpus_per_task)
+    else:
+        report = compare_networks(given.study, given.output, config, jobs=given.jobs)
     summary = json.loads((given.output / "summary.json").read_text(encoding="utf-8"))
     if given.json:
         print(json.dumps(summary, indent=2))
     else:
         print(text_table(summary))
         print(report)
+
+
+def search(arguments: list[str]) -> None:
+    """Search for the settings with which a network is best on a study's validation patients."""
+    parser = Arguments(search)
+    parser.add("study", type=Path, help="folder of a study")
+    parser.add("--model", default="edgefusion-unet", help="see edgefusion info")
+    parser.add("-o", "--output", type=Path, required=True, help="folder of the search; an interrupted search goes on")
+    parser.add("--trials", type=int, default=20, help="how many settings are tried in all")
+    parser.add("--space", type=dict, default={}, help="what is searched, see configs/search.yaml")
+    parser.add("--sampler", choices=["tpe", "random"], default="tpe", help="learn from earlier trials, or draw")
+    parser.add("--seed", type=int, default=0, help="seeds what is proposed")
+    parser.add("--folds", type=int, default=1, help="folds by patient a trial; 1 holds out a fifth of the patients")
+    parser.add("--validation-patients", default="", help="judge trials by exactly these patients instead")
+    parser.add("--without-patients", default="", help="neither train on these patients nor judge by them")
+    parser.add("--split-seed", type=int, default=0)
+    parser.add("--flip-averaging", type=bool, default=False, help="average with the mirrored frame")
+    parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
+    parser.add("--ray", help="search on a Ray cluster: auto, local, or HOST:PORT of its head")
+    parser.add("--cpus-per-task", type=int, default=1, help="cores of a training on a Ray cluster")
+    parser.add("--config", action="config", help="YAML file with any of these settings")
+    parser.add("--train", type=TrainConfig, default=TrainConfig())
+    parser.add("--recipe", type=ChannelRecipe, default=ChannelRecipe())
+    given = parser.read(arguments)
+    from edgefusion.cluster.search import search as search_settings
+
+    base = CompareConfig(
+        models=(given.model,),
+        flip_averaging=given.flip_averaging,
+        recipe=given.recipe,
+        train=given.train,
+        network=dict(given.network),
+        split=SplitConfig(
+            given.folds, names(given.validation_patients), given.split_seed, names(given.without_patients)
+        ),
+    )
+    config = SearchConfig(base, dict(given.space), given.sampler, given.seed)
+    print(search_settings(given.study, given.output, config, given.trials, given.ray, given.cpus_per_task))
 
 
 def evaluate(arguments: list[str]) -> None:

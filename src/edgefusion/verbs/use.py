@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from edgefusion.errors import UsageError
 from edgefusion.verbs.arguments import Arguments, names, size
@@ -23,15 +24,23 @@ def predict(arguments: list[str]) -> None:
     parser.add("--model", type=str, default="brachial-plexus", help="that, or regional, or the folder of a bundle")
     parser.add(
         "--format",
-        default="png,overlay,json",
-        help="any of png,overlay,json,kaggle,video,dicom-seg,dicom-seg-probability,dicom-seg-placed,dicom-sc,dicom-sr",
+        default="",
+        help="any of png,overlay,json,kaggle,video,dicom-seg,dicom-seg-probability,dicom-seg-placed,dicom-sc,dicom-sr; "
+        "by default png,overlay,json, with --ray png; none for only the table",
     )
     parser.add("--crop", default="auto", help="where the image is: auto, none, or TOP,LEFT,HEIGHT,WIDTH in pixels")
     parser.add("--smoothing", type=float, default=0.0, help="of clips, in [0, 1): 0.5 lags behind by one frame")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")
     parser.add("--strict", action="store_true", help="fail if any image could not be used")
+    parser.add(
+        "--ray", type=str, help="stills on a Ray cluster, into Parquet: HOST:PORT, auto, or local for this machine"
+    )
+    parser.add("--workers", type=int, help="with --ray: networks side by side; by default one a core")
     parser.add_json()
     given = parser.read(arguments)
+    if given.ray:
+        _predict_on_cluster(given)
+        return
     from edgefusion.channels.bands import cores
     from edgefusion.inference.predict import predict_files
     from edgefusion.inference.predict_clip import read_crop
@@ -43,7 +52,7 @@ def predict(arguments: list[str]) -> None:
         given.inputs,
         given.output,
         model.bundle,
-        names(given.format),
+        names(given.format or "png,overlay,json"),
         given.flip_averaging,
         strict=given.strict,
         crop=read_crop(given.crop),
@@ -51,6 +60,24 @@ def predict(arguments: list[str]) -> None:
         backend=model.backend,
     )
     print(json.dumps(rows, indent=2) if given.json else given.output)
+
+
+def _predict_on_cluster(given: Any) -> None:
+    from edgefusion.cluster.predict import predict_on_cluster
+    from edgefusion.inference.predict_clip import read_crop
+
+    summary = predict_on_cluster(
+        given.inputs,
+        given.output,
+        given.model,
+        given.ray,
+        () if given.format == "none" else names(given.format or "png"),
+        given.flip_averaging,
+        strict=given.strict,
+        crop=read_crop(given.crop),
+        workers=given.workers,
+    )
+    print(json.dumps(summary, indent=2) if given.json else given.output)
 
 
 def export(arguments: list[str]) -> None:

@@ -76,6 +76,8 @@ def iter_video(
     """
     import av
 
+    from edgefusion.data.video import most_pixels
+
     source = io.BufferedReader(Fragments(stream, fragments))
     options = {"max_pixels": str(MAX_PIXELS), "format_whitelist": _CONTAINERS}
     with av.open(source, options=options, metadata_errors="replace") as container:
@@ -83,7 +85,9 @@ def iter_video(
             raise ValueError("its pixel data holds no video")
         video = container.streams.video[0]
         _check_size(video.codec_context, height, width)
-        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if height * width > most_pixels(video):
+            raise ValueError(f"its frames have more than the {most_pixels(video)} pixels allowed")
+        video.codec_context.options = {"max_pixels": str(most_pixels(video))}
         for frame in container.decode(video):
             _check_size(frame, height, width)
             yield frame.to_ndarray(format="rgb24")

@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py [--frames 48] [--small 20480] [--model brachial-plexus]
 
-Takes about two minutes on a quiet core; times are processor times. Frames are simulated speckle of 420x580 pixels: the stages do not mind what is
-in them, but for PNG files, which real frames make smaller.
+Takes about two minutes on a quiet core; times are processor times. Frames are simulated speckle of 420x580 pixels: the
+stages do not mind what is in them, but for PNG files, which real frames make smaller.
 """
 
 from __future__ import annotations

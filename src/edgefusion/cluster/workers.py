@@ -20,6 +20,7 @@ from edgefusion.data.study import Study
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
+from edgefusion.remote import Place
 
 _MARK = ".cluster"
 _FORMER_RUN_S = 60.0
@@ -51,7 +52,7 @@ def check_installation(driver: dict[str, str]) -> None:
         )
 
 
-def load_study(folder: Path, sha256: str) -> Study:
+def load_study(folder: Place, sha256: str) -> Study:
     """The study as a worker sees it, which has to be the driver's.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import DataError, UsageError
@@ -58,7 +59,7 @@ def publish(study: Study, output: Path) -> Study:
     study.save()
     with writing(output):
         (output / _FACTS).unlink(missing_ok=True)
-        for part in sorted(study.path.iterdir(), key=lambda part: part.name == _FACTS):
+        for part in sorted(cast(Path, study.path).iterdir(), key=lambda part: part.name == _FACTS):
             target = output / part.name
             if target.is_dir():
                 shutil.rmtree(target)

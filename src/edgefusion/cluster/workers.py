@@ -119,6 +119,8 @@ def pack(folder: Path) -> bytes:
 def unpack(content: bytes, folder: Path) -> None:
     """Put what ``pack`` made in the place of ``folder``, all at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f".{folder.name}.*"):  # of a driver that was killed right here
+        shutil.rmtree(left_over)
     arriving = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:

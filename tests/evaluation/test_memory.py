@@ -20,7 +20,7 @@ from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import BundleError, UsageError
 from edgefusion.evaluation.clean import measure_clean, overlap_facts
 from edgefusion.evaluation.evaluate import evaluate
-from edgefusion.evaluation.memory import COMPANION, IDENTICAL, NEARLY, SEEN, find_overlap, main, remember
+from edgefusion.evaluation.memory import COMPANION, IDENTICAL, NEARLY, SEEN, find_overlap, hash_frames, main, remember
 from edgefusion.models.zoo import build_model
 
 TRAINED = ["p00", "p01"]
@@ -55,7 +55,7 @@ def frames_of(study: Study, patients: list[str]) -> list[str]:
 @pytest.fixture
 def bundle(study: Study) -> Bundle:
     made = make_bundle(study)
-    remember(made, study, frames_of(study, TRAINED))
+    remember(made, hash_frames(study, frames_of(study, TRAINED)))
     return made
 
 
@@ -116,7 +116,7 @@ def test_a_picture_without_structure_resembles_no_other(study: Study, tmp_path: 
     rows = [store_frame(tmp_path, name, name, image.astype(np.uint8), None) for name, image in images.items()]
     flat = Study(tmp_path, "flat", ["nerve"], "made", "none", frames_table(rows))
     bundle = make_bundle(study, study_name="before", trained_on=["black"])
-    remember(bundle, flat, ["black"])
+    remember(bundle, hash_frames(flat, ["black"]))
     found = find_overlap(bundle, flat, list(images)).frames.set_index("frame_id")
     assert list(found.index) == ["black", "again"]
     assert found[IDENTICAL].all()
@@ -126,10 +126,10 @@ def test_all_trainings_are_remembered_apart(study: Study, tmp_path: Path) -> Non
     told = retold(study, tmp_path / "told", lambda image: image[:, ::-1])
     origin = Origin(told.name, told.sha256(), ["xp03"], "")
     bundle = make_bundle(study, started_from=[origin])
-    remember(bundle, study, frames_of(study, TRAINED))
+    remember(bundle, hash_frames(study, frames_of(study, TRAINED)))
     assert find_overlap(bundle, study, frames_of(study, ["p02"])).forgotten == ["others"]
-    remember(bundle, told, frames_of(told, ["xp03"]), 0)
-    remember(bundle, told, frames_of(told, ["xp03"]), 0)
+    remember(bundle, hash_frames(told, frames_of(told, ["xp03"])), 0)
+    remember(bundle, hash_frames(told, frames_of(told, ["xp03"])), 0)
     memory = bundle.companions[COMPANION]
     assert sorted(memory["stage"].tolist()) == [0, 0, 1, 1, 1, 1]
     mirrored = dataclasses.replace(told, name="third", frames=told.frames.assign(source=""))

@@ -16,7 +16,7 @@ from edgefusion.data.phantom.study import make_phantom_study
 from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import DataError
 from edgefusion.evaluation import publish as publishing
-from edgefusion.evaluation.card import Notes, _what_it_is, read_notes
+from edgefusion.evaluation.card import Notes, _overlap, _what_it_is, read_notes
 from edgefusion.evaluation.publish import WORST, main
 from edgefusion.files import sha256_of_file
 from edgefusion.models.zoo import build_model
@@ -168,9 +168,13 @@ def test_presence_is_decided_by_another_network_and_judged_on_negatives(study: S
     make_bundle(tmp_path / "bundle", ["nerve"], PATIENTS[:2])
     make_bundle(tmp_path / "understudy", ["nerve"], PATIENTS[:1])
     (tmp_path / "notes.yaml").write_text("{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.onnx").write_bytes(b"of the bundle before")
     plan = ["--understudy", str(tmp_path / "understudy"), "--sensitivity", "0.9", "--negatives", str(study.path)]
     assert main([*call(tmp_path, study), *plan]) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert not (tmp_path / "out" / "model.onnx").exists()
+    assert Bundle.load(tmp_path / "out").temperatures["nerve"] == metrics["calibration"]["nerve"]["temperature"] != 1
     choice, presence = metrics["presence_threshold"], metrics["presence"]["nerve"]
     assert choice["patients"] == ["p01"]
     assert Bundle.load(tmp_path / "out").thresholds["presence"] == pytest.approx(choice["threshold"])
@@ -182,6 +186,16 @@ def test_presence_is_decided_by_another_network_and_judged_on_negatives(study: S
     assert "| as used |" in card
     assert "beyond what the frames under Presence show" in card
     assert "--understudy understudy --sensitivity 0.9 --negatives necks" in card
+
+
+def test_a_card_names_patients_who_are_not_new() -> None:
+    worst = {"frame_id": "b_1", "patient_id": "b", "bits": 3, "of_study": "necks", "of_patient": "a"}
+    shared = {"identical": {"patients": []}, "near_duplicate": {"patients": ["b"]}}
+    clean = {"measures": [{"label": "nerve", "measure": "dice_masked", "value": 0.7}]}
+    said = " ".join(" ".join(_overlap({"overlap": {**shared, "worst": worst}, "clean": clean})).split())
+    assert "1 patient (b) has frames like training frames (the nearest: b_1, like one of patient a" in said
+    assert "Without them, Dice of masked frames: nerve 0.700" in said
+    assert not list(_overlap({"overlap": {**shared, "worst": None}, "clean": None}))
 
 
 def test_a_card_promises_what_the_network_has() -> None:

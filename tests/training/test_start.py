@@ -13,7 +13,7 @@ from edgefusion.config import ChannelRecipe
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import UsageError
-from edgefusion.evaluation.memory import remember
+from edgefusion.evaluation.memory import hash_frames, remember
 from edgefusion.models.zoo import build_model
 from edgefusion.training.start import load_start
 
@@ -33,7 +33,7 @@ def start(discs: Study, tmp_path: Path) -> Path:
         study_sha256=discs.sha256(),
         trained_on=["0"],
     )
-    remember(bundle, discs, [f"0_{frame}" for frame in range(6)])
+    remember(bundle, hash_frames(discs, [f"0_{frame}" for frame in range(6)]))
     bundle.save(tmp_path / "start")
     return tmp_path / "start"
 

@@ -57,24 +57,48 @@ class Overlap:
         return [str(name) for name in self.frames["patient_id"][self.frames[list(kinds)].any(axis=1)].unique()]
 
 
-def remember(bundle: Bundle, study: Study, frame_ids: Sequence[str], stage: int = -1) -> None:
+@dataclass(frozen=True)
+class FrameHashes:
+    """What is remembered of N frames."""
+
+    sha256: Tensor
+    """N×32 uint8, of the pixels."""
+    simhash: Tensor
+    """N×32 uint8, the fingerprints."""
+    patients: list[str]
+    """N patient ids."""
+
+
+def hash_frames(study: Study, frame_ids: Sequence[str]) -> FrameHashes:
+    """Hashes of frames of a study.
+
+    Raises:
+        DataError: If a frame cannot be read.
+    """
+    frames = study.frames.set_index("frame_id").loc[list(frame_ids)]
+    return FrameHashes(
+        torch.from_numpy(_digests(frames["sha256"])),
+        torch.from_numpy(simhash(_descriptions(study, frame_ids))),
+        [str(patient) for patient in frames["patient_id"]],
+    )
+
+
+def remember(bundle: Bundle, hashes: FrameHashes, stage: int = -1) -> None:
     """Keep the hashes of training frames in ``bundle.companions``, in place of what is kept of that training.
 
     Args:
         bundle: The trained network.
-        study: What it was trained on.
-        frame_ids: The frames that it was trained on.
+        hashes: Of the frames that it was trained on.
         stage: The training's place in ``bundle.history()``; by default the last one.
     """
     history = bundle.history()
     stage = range(len(history))[stage]
-    frames = study.frames.set_index("frame_id").loc[list(frame_ids)]
     places = {patient: place for place, patient in enumerate(history[stage].trained_on)}
     new = {
-        "sha256": torch.from_numpy(_digests(frames["sha256"])),
-        "simhash": torch.from_numpy(simhash(_descriptions(study, frame_ids))),
-        "stage": torch.full((len(frames),), stage, dtype=torch.int32),
-        "patient": torch.tensor([places[patient] for patient in frames["patient_id"]], dtype=torch.int32),
+        "sha256": hashes.sha256,
+        "simhash": hashes.simhash,
+        "stage": torch.full((len(hashes.patients),), stage, dtype=torch.int32),
+        "patient": torch.tensor([places[patient] for patient in hashes.patients], dtype=torch.int32),
     }
     old = _memory(bundle)
     if old is not None:
@@ -182,7 +206,8 @@ def remember_studies(folder: Path | str, studies: Sequence[Path | str], split: P
             labelled = study.labelled()
             trained = labelled["patient_id"].isin(bundle.history()[stage].trained_on)
             trained &= ~labelled["frame_id"].isin(left_out)
-            remember(bundle, study, [str(frame) for frame in labelled["frame_id"][trained]], stage)
+            frame_ids = [str(frame) for frame in labelled["frame_id"][trained]]
+            remember(bundle, hash_frames(study, frame_ids), stage)
     bundle.save_description(folder)
 
 

@@ -46,7 +46,8 @@ class Prediction:
     mask: NDArray[np.uint8]
     """H×W label mask: 0 is background, k is ``labels[k - 1]``. Where labels overlap, the more probable one stands."""
     probability: NDArray[np.float32]
-    """L×H×W in [0, 1]: how probable each label is at each pixel, also of labels that count as absent."""
+    """L×H×W in [0, 1]: how probable each label is at each pixel, also of labels that count as absent. Calibrated, where
+    the bundle has temperatures."""
     edge_probability: NDArray[np.float32]
     """L×H×W in [0, 1]: how probable a border of each label is. Networks without a boundary head show how steeply
     ``probability`` changes instead: 1 where it steps from 0 to 1 between two of the network's pixels."""

@@ -24,7 +24,7 @@ from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import UsageError
 from edgefusion.evaluation.fit_drift import fit_drift
-from edgefusion.evaluation.memory import COMPANION, remember
+from edgefusion.evaluation.memory import COMPANION, hash_frames, remember
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
 from edgefusion.models.edgefusion_unet import EdgeFusionUNet
@@ -88,6 +88,8 @@ def train(
         before = None if start is None else load_start(start, model, recipe, study, split)
         training = load_frames(study, split.train_frames(study), recipe, study.cache)
         validation = load_frames(study, split.validation_frames(study), recipe, study.cache)
+        # Before the training: a frame that cannot be read must not end it after hours.
+        hashes = hash_frames(study, split.train_frames(study))
 
         torch.manual_seed(config.seed)
         arguments = {**fitting_arguments(model, recipe, training), **(network or {})}
@@ -115,7 +117,7 @@ def train(
         )
         if before is not None and COMPANION in before.companions:
             bundle.companions[COMPANION] = before.companions[COMPANION]
-        remember(bundle, study, split.train_frames(study))
+        remember(bundle, hashes)
         fit_drift(bundle, study)
         bundle.save(output)
         return bundle

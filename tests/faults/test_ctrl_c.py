@@ -72,7 +72,7 @@ def test_a_verb_ends_at_once_and_goes_on(
     assert run(*words, "-o", whole)[0] == 0
     with monkeypatch.context() as patch:
         _slowly(patch, owner, name, 0.5)
-        interruption.at(patch, owner, name, call=3)
+        interruption.at(patch, owner, name, call=5)  # when every thread has begun
         _ended(run(*words, "-o", out), interruption, go_on)
     assert contents(out).items() <= contents(whole).items()
     assert run(*words, "-o", out)[0] == 0

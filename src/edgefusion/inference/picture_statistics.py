@@ -62,15 +62,22 @@ def statistics(plane: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def _levels(x: NDArray[np.float32], values: NDArray[np.float64]) -> None:
     counts = np.zeros(256, np.int64)
     total, squares = 0.0, 0.0
-    for value in x.flat:
-        # Compiled code does not check bounds: a value that is none must not write elsewhere.
-        counts[min(max(int(value * np.float32(255) + np.float32(0.5)), 0), 255)] += 1
-        total += float(value)
-        squares += np.float64(value) * value
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            value = np.float64(x[i, j])
+            # Compiled code does not check bounds: a value that is none must not write elsewhere.
+            counts[min(max(int(value * 255 + 0.5), 0), 255)] += 1
+            total += value
+            squares += value * value
     mean = total / x.size
-    below = np.cumsum(counts) / x.size
-    values[: len(_QUANTILES)] = np.searchsorted(below, _QUANTILES) / 255
-    place = len(_QUANTILES)
+    below, place = np.empty(256), 0
+    seen = 0
+    for level in range(256):
+        seen += counts[level]
+        below[level] = seen / x.size
+        while place < len(_QUANTILES) and below[level] >= _QUANTILES[place]:
+            values[place] = level / 255
+            place += 1
     values[place] = mean
     values[place + 1] = np.log(np.sqrt(max(squares / x.size - mean * mean, 0.0)) + _GREY_LEVEL)
     values[place + 2] = np.log(below[_BLACK] + _RARE)
@@ -125,7 +132,7 @@ def _texture(level: NDArray[np.float32], values: NDArray[np.float64]) -> None:
 @compiled
 def _local_contrast(x: NDArray[np.float32], values: NDArray[np.float64]) -> None:
     rows, columns = x.shape[0] // _BLOCK, x.shape[1] // _BLOCK
-    contrast, relative = np.empty(rows * columns), np.empty(rows * columns)
+    sums = np.zeros(4)
     for block in range(rows * columns):
         top, left = block // columns * _BLOCK, block % columns * _BLOCK
         total, squares = 0.0, 0.0
@@ -134,10 +141,16 @@ def _local_contrast(x: NDArray[np.float32], values: NDArray[np.float64]) -> None
                 total += x[i, j]
                 squares += np.float64(x[i, j]) * x[i, j]
         mean = total / _BLOCK**2
-        contrast[block] = np.log(np.sqrt(max(squares / _BLOCK**2 - mean * mean, 0.0)) + _GREY_LEVEL)
-        relative[block] = contrast[block] - np.log(mean + _DARK)
-    values[_CONTRAST], values[_CONTRAST + 1] = contrast.mean(), contrast.std()
-    values[_CONTRAST + 2], values[_CONTRAST + 3] = relative.mean(), relative.std()
+        contrast = np.log(np.sqrt(max(squares / _BLOCK**2 - mean * mean, 0.0)) + _GREY_LEVEL)
+        relative = contrast - np.log(mean + _DARK)
+        sums[0] += contrast
+        sums[1] += contrast * contrast
+        sums[2] += relative
+        sums[3] += relative * relative
+    for pair in range(2):
+        mean, square = sums[2 * pair] / (rows * columns), sums[2 * pair + 1] / (rows * columns)
+        values[_CONTRAST + 2 * pair] = mean
+        values[_CONTRAST + 2 * pair + 1] = np.sqrt(max(square - mean * mean, 0.0))
 
 
 @compiled

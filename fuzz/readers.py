@@ -74,14 +74,15 @@ def _each(*steps: Callable[[Path], object]) -> Callable[[Path], None]:
     """All steps, also after one that refused; what the last refusal said is said."""
 
     def read(path: Path) -> None:
-        refusal: EdgeFusionError | None = None
+        # Its words alone: an error that is kept keeps all frames of the stack, with the pictures in them.
+        refusal = ""
         for step in steps:
             try:
                 step(path)
             except EdgeFusionError as error:
-                refusal = error
-        if refusal is not None:
-            raise refusal
+                refusal = str(error)
+        if refusal:
+            raise EdgeFusionError(refusal)
 
     return read
 

@@ -33,6 +33,7 @@ def make_bundle() -> Bundle:
         labels=["nerve", "vessel"],
         model_args=dict(SMALL),
         thresholds={"mask": 0.4, "presence": 0.3},
+        temperatures={"nerve": 1.25},
         postprocessing={"nerve": PostProcessing(smallest_area=0.004, fill_holes=True)},
         study_name="Nackenstudie ä",
         study_sha256="ab" * 32,
@@ -362,3 +363,18 @@ def test_a_companion_is_not_saved_under_such_a_name(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot have companion files named"):
         bundle.save(tmp_path / "bundle")
     assert not (tmp_path / "bundle" / "bundle.yaml").exists()
+
+
+def test_a_bundle_from_before_there_were_temperatures_has_none(folder: Path) -> None:
+    assert Bundle.load(folder).temperatures == {"nerve": 1.25}
+    edit(folder, lambda values: values.pop("temperatures"))
+    assert Bundle.load(folder).temperatures == {}
+
+
+@pytest.mark.parametrize(
+    "values", [{"muscle": 1.0}, {"nerve": 0}, {"nerve": -2}, {"nerve": float("inf")}, {"nerve": "hot"}]
+)
+def test_temperatures_that_are_none_are_refused(folder: Path, values: object) -> None:
+    edit(folder, lambda description: description.update(temperatures=values))
+    with pytest.raises(BundleError, match="not a valid description"):
+        Bundle.load(folder)

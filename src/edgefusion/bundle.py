@@ -65,6 +65,9 @@ class Bundle:
     """Arguments that the constructor got besides channels and labels."""
     thresholds: dict[str, float] = field(default_factory=lambda: {"mask": 0.5, "presence": 0.5})
     """Probability from which a pixel, and from which a label as a whole, counts as there."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """What a label's pixel logits are divided by, see ``inference.temperature``; 1 where there is no entry. The
+    thresholds hold for probabilities after that."""
     postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
     """What is done to a label's mask, by its name; nothing where there is no entry."""
     study_name: str = ""
@@ -138,6 +141,7 @@ class Bundle:
             "recipe": {**dataclasses.asdict(self.recipe), "channels": list(self.recipe.channels)},
             "labels": self.labels,
             "thresholds": self.thresholds,
+            "temperatures": self.temperatures,
             "postprocessing": {label: dataclasses.asdict(steps) for label, steps in self.postprocessing.items()},
             "study": {"name": self.study_name, "sha256": self.study_sha256, "trained_on": self.trained_on},
             "started_from": [dataclasses.asdict(origin) for origin in self.started_from],
@@ -182,7 +186,8 @@ class Bundle:
                 labels=labels,
                 model_args=arguments,
                 thresholds={key: float(values["thresholds"][key]) for key in ("mask", "presence")},
-                # Bundles made before there was any have no entry.
+                # Bundles made before there were any have no entry.
+                temperatures=_temperatures(values.get("temperatures", {}), labels),
                 postprocessing=_steps(values.get("postprocessing", {}), labels),
                 study_name=str(values["study"]["name"]),
                 study_sha256=str(values["study"]["sha256"]),
@@ -256,6 +261,13 @@ def _companion(file: Path, sha256: str) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise BundleError(f"{file} holds no tensors.", "Export the bundle again.") from error
     return tensors
+
+
+def _temperatures(values: dict[str, Any], labels: list[str]) -> dict[str, float]:
+    temperatures = {label: float(value) for label, value in dict(values).items()}
+    if temperatures.keys() - set(labels) or not all(0 < value < float("inf") for value in temperatures.values()):
+        raise ValueError("temperatures of labels that it does not find, or that are not above 0")
+    return temperatures
 
 
 def _steps(values: dict[str, dict[str, Any]], labels: list[str]) -> dict[str, PostProcessing]:

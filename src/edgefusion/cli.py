@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from edgefusion.errors import EdgeFusionError, UsageError
+from edgefusion.interruption import soon_over
 from edgefusion.progress import say
 from edgefusion.verbs.networks import compare, evaluate, search, train
 from edgefusion.verbs.studies import channels, demo, export_study, ingest, phantom
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong use.
     """
+    is_program = arguments is None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -47,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb is None:
             raise UsageError(f"There is no verb '{arguments[0]}'.", f"Choose one of: {', '.join(VERBS)}.")
-        verb(list(arguments[1:]))
+        # Who calls this function from a program of their own decides themselves when that ends.
+        with soon_over(lambda: _say_interrupted(arguments[0])) if is_program else nullcontext():
+            verb(list(arguments[1:]))
     except EdgeFusionError as error:
         say(f"edgefusion: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        go_on = _GO_ON.get(arguments[0])
-        kept = f"What was finished is kept. {go_on}" if go_on else "Nothing was changed; the same command starts anew."
-        say(f"edgefusion: Interrupted. {kept}")
+        _say_interrupted(arguments[0])
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (a pager was quit): nothing is wrong.
@@ -65,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"edgefusion: {error.strerror or error}{name}")
         return 1
     return 0
+
+
+def _say_interrupted(verb: str) -> None:
+    go_on = _GO_ON.get(verb)
+    kept = f"What was finished is kept. {go_on}" if go_on else "Nothing was changed; the same command starts anew."
+    say(f"edgefusion: Interrupted. {kept}")
 
 
 def _overview() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefusion.errors import EdgeFusionError, StorageError
+from edgefusion.remote import Place
 
 TEMPORARY = ".edgefusion-"
 """How the names of files and folders begin that are not complete yet."""
@@ -202,7 +203,7 @@ def sha256_of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Place) -> str:
     """SHA-256 of a file's content as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

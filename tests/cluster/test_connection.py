@@ -33,6 +33,18 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Version mismatch: Python 3.9"), ConnectionError("no instance found")])
+def test_a_cluster_that_cannot_be_joined_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(**settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(UsageError, match=f"'auto' cannot be joined: {error}.*RAY_AUTH_MODE"), connected("auto"):
+        pass
+
+
 @contextmanager
 def _server(answer: bytes | None) -> Iterator[str]:
     """Somebody else's server: it answers every connection with ``answer``, or never."""

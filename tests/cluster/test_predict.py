@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("ray", reason='needs Ray: pip install "edgefusion[cluster]"')
 
 from edgefusion.cli import main
+from edgefusion.cluster.connection import connected
 from edgefusion.cluster.predict import predict_on_cluster
 from edgefusion.errors import DataError, UsageError
 from edgefusion.inference.predict import predict_files
@@ -47,6 +48,7 @@ def workers(address: str) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_killed_driver_and_killed_worker_leave_every_frame_once(
     cluster_address: str, model: Path, source: Path, tmp_path: Path
 ) -> None:
@@ -87,8 +89,12 @@ def test_killed_driver_and_killed_worker_leave_every_frame_once(
 
     killer = threading.Thread(target=kill_the_waiting_worker)
     killer.start()
-    summary = predict_on_cluster(*call, per_part=PER_PART)
-    killer.join()
+    with connected(cluster_address):
+        summary = predict_on_cluster(*call, per_part=PER_PART)
+        killer.join()
+        again = predict_on_cluster(*call, per_part=PER_PART)
+        with pytest.raises(DataError, match="1 of 41 frames could not be used"):
+            predict_on_cluster(*call, per_part=PER_PART, strict=True)
     assert killed
     assert summary == {"frames": 41, "done": 40, "failed": 1, "parts": 11, "kept": len(before)}
     assert {name: parts()[name] for name in before} == before
@@ -100,10 +106,7 @@ def test_killed_driver_and_killed_worker_leave_every_frame_once(
     assert {path.name: path.read_bytes() for path in (out / "frames").rglob("*.png")} == masks
     assert not [path for path in out.rglob(".*") if path.is_file()]
 
-    again = predict_on_cluster(*call, per_part=PER_PART)
     assert again == {**summary, "kept": 11}
-    with pytest.raises(DataError, match="1 of 41 frames could not be used"):
-        predict_on_cluster(*call, per_part=PER_PART, strict=True)
 
 
 def test_by_the_command_line(

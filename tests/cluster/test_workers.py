@@ -71,6 +71,7 @@ def test_a_packed_folder_arrives_whole_in_the_place_of_what_was_there(tmp_path: 
         workers.unpack(content[:1540], place)
     assert [path.name for path in place.parent.iterdir()] == ["fold_0"]
     assert (place / "checkpoints" / "last.ckpt").exists()
+    (place.parent / ".fold_0.0123456789abcdef" / "predictions").mkdir(parents=True)
     workers.unpack(content, place)
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert files == {"metrics.csv", "predictions/a.png"}

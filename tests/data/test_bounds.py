@@ -91,7 +91,12 @@ def test_a_film_in_a_dicom_file_cannot_name_another_file(tmp_path: Path, monkeyp
 def test_a_film_of_frames_of_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _film(tmp_path / "a.mp4")
     monkeypatch.setattr(video, "MAX_FRAME", 64 * 48 * 3 // 2)
+    opened: list[dict[str, str]] = []
+    genuine = av.open
+    monkeypatch.setattr(av, "open", lambda *of, **how: opened.append(how["options"]) or genuine(*of, **how))
     video.open_video(path)
+    # FFmpeg decodes frames while it looks what a file is: without this, of 16,000×16,000 pixels too.
+    assert int(opened[0]["max_pixels"]) == video.MAX_PIXELS
     monkeypatch.setattr(video, "MAX_FRAME", 64 * 48 * 3 // 2 - 1)
     with pytest.raises(DataError, match="claims 64×48 pixels"):
         video.open_video(path)

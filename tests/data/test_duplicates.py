@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,18 @@ def test_pairs_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(duplicates, "_BLOCK", 7)
     parts = similar_pairs(points)
     assert set(zip(parts.first.tolist(), parts.second.tolist(), strict=True)) == expected
+
+
+def test_the_search_does_not_hold_a_row_of_the_table_of_similarities() -> None:
+    """Of 20,000 frames 1024 rows would be 80 MB, of a million 4 GB."""
+    points = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
+    points[17], points[19_000] = (100, 0), (200, 0)
+    tracemalloc.start()
+    pairs = similar_pairs(points, 19_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (pairs.first.tolist(), pairs.second.tolist()) == ([17], [19_000])
+    assert peak < 30e6
 
 
 def test_a_picture_without_structure_resembles_none_but_its_copy() -> None:

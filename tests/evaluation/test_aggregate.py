@@ -167,3 +167,12 @@ def test_a_table_survives_the_file(two_models: pd.DataFrame, tmp_path: Path):
     two_models.to_csv(text, index=False)
     (tmp_path / "frames.csv").write_text(text.getvalue())
     pd.testing.assert_frame_equal(read_frames(tmp_path / "frames.csv"), two_models, check_dtype=False)
+
+
+def test_presence_is_decided_at_the_bundles_own_threshold_where_the_table_says_it(make_frames):
+    frames = make_frames("unet").assign(presence_threshold=0.7)
+    shows, said = frames["true_area"] > 0, frames["presence"] >= 0.7
+    summary = summarise(frames, resamples=50)
+    assert value(summary, "sensitivity") == pytest.approx(said[shows].mean())
+    assert value(summary, "specificity") == pytest.approx(1 - said[~shows].mean())
+    assert value(summary, "sensitivity") < value(summarise(make_frames("unet"), resamples=50), "sensitivity")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgefusion.evaluation.calibration import BINS, Calibration, Reliability, border_band, draw_reliability
+from edgefusion.evaluation.calibration import BINS, REGIONS, Reliability, border_band, draw_reliability
 
 
 def test_a_probability_that_comes_true_as_often_as_it_says_is_calibrated() -> None:
@@ -51,22 +51,18 @@ def test_the_band_lies_on_both_sides_of_every_border() -> None:
     assert not border_band(np.zeros((100, 140), bool), np.zeros((100, 140), bool)).any()
 
 
-def test_surely_empty_pixels_flatter_the_whole_frame_and_not_the_band() -> None:
-    truth = np.zeros((100, 140), dtype=bool)
-    truth[40:60, 50:90] = True
-    probability = np.where(truth, 0.5, 0.0).astype(np.float32)
-    calibration = Calibration()
-    calibration.add(probability, truth, truth)
-    summary = calibration.summary()
-    assert summary["all pixels"]["ece"] < 0.1 < summary["border band"]["ece"]
-    assert summary["all pixels"]["pixels"] == truth.size
-
-
-def test_the_diagram_shows_every_label_and_region() -> None:
-    calibration = Calibration()
+def test_the_diagram_shows_every_label_region_and_stage() -> None:
     generator = np.random.default_rng(0)
-    truth = generator.random((60, 80)) < 0.5
-    calibration.add(generator.random((60, 80), dtype=np.float32), truth, truth)
-    picture = draw_reliability({"nerve": calibration.summary(), "vessel": calibration.summary()}).decode()
-    for word in ("nerve", "vessel", "all pixels", "border band", "<svg"):
+    counted = Reliability()
+    counted.add(generator.random(500), generator.random(500) < 0.5, generator.integers(0, 3, 500))
+    stages = {stage: dict.fromkeys(REGIONS, counted.summary()) for stage in ("before", "after")}
+    picture = draw_reliability({"nerve": stages, "vessel": stages}).decode()
+    for word in ("nerve, before", "vessel, after", "all pixels", "border band", "<svg"):
         assert word in picture
+
+
+def test_counting_a_pixel_twice_is_counting_two() -> None:
+    once, twice = Reliability(), Reliability()
+    once.add(np.array([0.3, 0.9, 0.9]), np.array([False, True, True]))
+    twice.add(np.array([0.3, 0.9]), np.array([False, True]), np.array([1, 2]))
+    assert once.summary() == twice.summary()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -173,6 +174,7 @@ def test_evaluate_warns_and_measures_the_rest_apart(
     study: Study, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = evaluate(folder, study, tmp_path / "whole")
+    assert set(pd.read_csv(tmp_path / "whole" / "frames.csv")["presence_threshold"]) == {0.5}
     said = capsys.readouterr().err
     assert "Careful: it was trained on 2 patients (p00, p01) of those to be judged" in said
     assert "Without these patients, on 4 frames of 2 patients, the Dice of masked frames is: nerve" in said

@@ -104,9 +104,11 @@ def test_the_worst_frames_are_listed_and_drawn_apart(metrics: dict[str, Any], pu
 
 
 def test_calibration_and_speed_are_measured(metrics: dict[str, Any]) -> None:
-    regions = metrics["calibration"]["nerve"]
-    assert regions["all pixels"]["pixels"] == 32 * 64 * 96
-    assert 0 < regions["border band"]["pixels"] < regions["all pixels"]["pixels"]
+    of_label = metrics["calibration"]["nerve"]
+    for regions in (of_label["before"], of_label["after"]):
+        assert regions["all pixels"]["pixels"] == 32 * 64 * 96
+        assert 0 < regions["border band"]["pixels"] < regions["all pixels"]["pixels"]
+    assert of_label["after"]["all pixels"]["ece"] < of_label["before"]["all pixels"]["ece"]
     assert metrics["speed"]["median_ms"] > 0
     assert (metrics["speed"]["height"], metrics["speed"]["width"]) == (64, 96)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -106,6 +108,33 @@ def trained(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
     assert main(["train", str(phantoms), *TRAINING, "--recipe.channels", "[raw]", "-o", str(out)]) == 0
     return out
+
+
+_STUCK = """
+import hashlib, os, signal, sys, threading
+from edgefusion import cli, interruption
+from edgefusion.data import duplicates
+interruption.PATIENCE_S = 0.2
+
+def stuck(*_):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes, in which Python cannot be interrupted
+
+duplicates.similar_pairs = stuck
+sys.exit(cli.main())
+"""
+
+
+def test_a_program_ends_also_where_python_cannot_be_interrupted(phantoms, run, contents, tmp_path):
+    words = ["ingest", phantoms / "images", "-o"]
+    command = [sys.executable, "-c", _STUCK, *words, tmp_path / "out"]
+    program = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = program.stderr
+    assert program.returncode == 130
+    assert said.splitlines()[-1].startswith("edgefusion: Interrupted. ")
+    assert run(*words, tmp_path / "out")[0] == 0
+    assert run(*words, tmp_path / "whole" / "out")[0] == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole" / "out")
 
 
 def test_a_comparison_takes_its_workers_along(phantoms, run, tmp_path, interruption):

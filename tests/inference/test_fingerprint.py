@@ -19,6 +19,7 @@ def test_it_changes_with_whatever_changes_a_prediction_and_with_nothing_else() -
         replace(bundle, recipe=ChannelRecipe(time=5)),
         replace(bundle, labels=["vessel"]),
         replace(bundle, thresholds={"mask": 0.4, "presence": 0.5}),
+        replace(bundle, temperatures={"nerve": 1.5}),
         replace(bundle, postprocessing={"nerve": PostProcessing(largest_region=True)}),
         replace(bundle, companions={"drift": {"limit": torch.tensor(1.0)}}),
         replace(bundle, companions={"drift": {"limit": torch.tensor(2.0)}}),

@@ -31,7 +31,8 @@ def save(
             parameter.mul_(3)  # fresh weights say the same everywhere
     recipe = ChannelRecipe(channels=channels, height=48, width=64)
     thresholds = {"mask": 0.5, "presence": bias or 0.5}
-    Bundle(model, name, recipe, ["nerve", "vessel"], model_args=arguments, thresholds=thresholds).save(folder)
+    heat = {"nerve": 1.7, "vessel": 0.8}
+    Bundle(model, name, recipe, ["nerve", "vessel"], arguments, thresholds, heat).save(folder)
     return folder
 
 

@@ -33,7 +33,7 @@ def make_bundle(folder: Path, name: str, recipe: ChannelRecipe, labels: list[str
     """Untrained, but with thresholds in the midst of what it says, so that its masks are not empty."""
     torch.manual_seed(0)
     network = build_model(name, len(recipe.channels), len(labels)).eval()
-    bundle = Bundle(network, name, recipe, labels)
+    bundle = Bundle(network, name, recipe, labels, temperatures={labels[0]: 1.7})
     found = Predictor(bundle).predict(frame((185, 256)))
     bundle.thresholds = {"mask": float(np.quantile(found.probability, 0.8)), "presence": min(found.presence) / 2}
     bundle.save(folder)
@@ -82,6 +82,7 @@ def test_it_is_valid_and_says_what_it_is(exported: Path) -> None:
     assert json.loads(said["network_size"]) == [64, 96]
     assert json.loads(said["recipe"])["channels"] == ["raw", "srad", "dpad", "edges"]
     assert json.loads(said["thresholds"]) == Bundle.load(exported).thresholds
+    assert json.loads(said["temperatures"]) == {"nerve": 1.7}
     assert said["weights_sha256"] == Bundle.load(exported).weights_sha256
     assert "not for diagnosis" in said["notice"]
     sides = [[side.dim_param for side in value.type.tensor_type.shape.dim] for value in model.graph.input]

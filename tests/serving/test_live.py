@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from socket import create_connection
 from typing import Any
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -85,6 +87,19 @@ def test_only_so_many_at_a_time(start: Callable[..., Any]) -> None:
         first.recv(5)
         with _connect(server) as second:
             assert "Too many" in json.loads(second.recv(5))["error"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("", b"101"), ("evil.example", b"403")])
+def test_a_name_that_was_pointed_here_is_not_answered(server: Any, name: str, status: bytes) -> None:
+    address = httpx.URL(server.url)
+    own = f"{address.host}:{address.port}"
+    handshake = [
+        *("GET /v1/live HTTP/1.1", f"Host: {name or own}", f"Origin: http://{name or own}", "Connection: Upgrade"),
+        *("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", ""),
+    ]
+    with create_connection((address.host, address.port), timeout=10) as connection:
+        connection.sendall("\r\n".join(handshake).encode())
+        assert connection.recv(12) == b"HTTP/1.1 " + status
 
 
 def test_its_token_and_its_origin(start: Callable[..., Any]) -> None:

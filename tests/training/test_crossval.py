@@ -145,15 +145,10 @@ def test_every_seed_trains_its_own_network_on_the_same_patients(discs: Study, tm
         compare(discs, tmp_path / "other", replace(config, seeds=(1, 1)))
 
 
-def test_networks_start_from_the_weights_of_another_run(discs: Study, run: Path, tmp_path: Path) -> None:
-    # Another study: the same frames under other names, so that nobody who is judged here was trained on there.
-    table = discs.frames.assign(patient_id="other " + discs.frames["patient_id"])
-    other = Study(tmp_path / "study", "other", discs.labels, "", "CC0", table)
-    shutil.copytree(discs.path, other.path)
-    other.save()
+def test_networks_start_from_the_weights_of_another_run(other_discs: Study, run: Path, tmp_path: Path) -> None:
     config = replace(_CONFIG, train=replace(_CONFIG.train, learning_rate=0.0), split=SplitConfig(folds=1))
     start = replace(config, pretrained=str(run))
-    compare(other, tmp_path / "run", start)
+    compare(other_discs, tmp_path / "run", start)
     for model in _CONFIG.models:
         before, after = Bundle.load(run / model / "fold_0"), Bundle.load(tmp_path / "run" / model / "holdout")
         for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True):
@@ -169,7 +164,7 @@ def test_networks_start_from_the_weights_of_another_run(discs: Study, run: Path,
     }
     for number, (message, settings) in enumerate(refused.items()):
         with pytest.raises(UsageError, match=message):
-            compare(other, tmp_path / str(number), settings)
+            compare(other_discs, tmp_path / str(number), settings)
 
 
 def test_who_is_judged_was_not_trained_on_before(discs: Study, run: Path, tmp_path: Path) -> None:
@@ -177,16 +172,12 @@ def test_who_is_judged_was_not_trained_on_before(discs: Study, run: Path, tmp_pa
         compare(discs, tmp_path / "run", replace(_CONFIG, models=("unet",), pretrained=str(run)))
 
 
-def test_another_start_is_another_run(discs: Study, run: Path, tmp_path: Path) -> None:
-    table = discs.frames.assign(patient_id="other " + discs.frames["patient_id"])
-    other = Study(tmp_path / "study", "other", discs.labels, "", "", table)
-    shutil.copytree(discs.path, other.path)
-    other.save()
+def test_another_start_is_another_run(other_discs: Study, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "start")
     config = replace(_CONFIG, models=("unet",), split=SplitConfig(folds=1), pretrained=str(tmp_path / "start"))
-    compare(other, tmp_path / "run", config)
+    compare(other_discs, tmp_path / "run", config)
     bundle = Bundle.load(tmp_path / "start" / "unet" / "fold_0")
     next(bundle.model.parameters()).data += 1
     bundle.save(tmp_path / "start" / "unet" / "fold_0")
     with pytest.raises(UsageError, match="other settings \\(pretrained_sha256\\)"):
-        compare(other, tmp_path / "run", config)
+        compare(other_discs, tmp_path / "run", config)

@@ -28,9 +28,6 @@ from edgefusion.threads import thread_pool
 if TYPE_CHECKING:
     from edgefusion.data.study import Study
 
-CACHE = "cache"
-"""Folder inside a study that keeps computed channels."""
-
 _MAGIC = b"edgefusion stack 4\n"
 """First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
 

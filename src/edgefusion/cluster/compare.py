@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 
-from edgefusion.channels.recipe import CACHE
 from edgefusion.cluster.connection import connected
 from edgefusion.cluster.tasks import InTurn, Tasks, run_one
 from edgefusion.cluster.workers import (
@@ -30,6 +29,7 @@ from edgefusion.data.study import Study
 from edgefusion.files import write_json
 from edgefusion.models.zoo import build_model
 from edgefusion.progress import say, track
+from edgefusion.remote import Place
 from edgefusion.training.crossval import Unit, compare, network_of, recipe_of, run_unit, unit_folder
 from edgefusion.training.dataset import load_frames
 from edgefusion.training.precision import choose_precision
@@ -73,7 +73,7 @@ def compare_on_ray(
         return compare(study, output, config, splits, run_units=partial(_run_units, cpus=cpus_per_task))
 
 
-def _run_units(study_path: Path, output: Path, config: CompareConfig, todo: list[Unit], cpus: int) -> None:
+def _run_units(study_path: Place, output: Path, config: CompareConfig, todo: list[Unit], cpus: int) -> None:
     if not todo:
         return
     study_path, output = study_path.absolute(), output.absolute()
@@ -92,7 +92,7 @@ def _run_units(study_path: Path, output: Path, config: CompareConfig, todo: list
 
 
 def train_and_judge(
-    study_path: Path,
+    study_path: Place,
     study_sha256: str,
     output: Path,
     word: str,
@@ -123,7 +123,7 @@ Format = Literal["32", "bf16"]
 
 
 def chosen_formats(
-    study_path: Path,
+    study_path: Place,
     study_sha256: str,
     output: Path,
     config: CompareConfig,
@@ -142,7 +142,7 @@ def chosen_formats(
 
 
 def faster_formats(
-    study_path: Path, study_sha256: str, config: CompareConfig, threads: int, driver: dict[str, str]
+    study_path: Place, study_sha256: str, config: CompareConfig, threads: int, driver: dict[str, str]
 ) -> dict[str, Format]:
     """One task: which number format trains each network faster on this worker."""
     check_installation(driver)
@@ -152,7 +152,7 @@ def faster_formats(
     formats: dict[str, Format] = {}
     for name in config.models:
         recipe = recipe_of(name, config)
-        frames = load_frames(study, frame_ids, recipe, study.path / CACHE)
+        frames = load_frames(study, frame_ids, recipe, study.cache)
         network = build_model(name, len(recipe.channels), len(study.labels), **network_of(name, config))
         chosen = choose_precision(network, frames, config.train)
         formats[name] = "bf16" if chosen == "bf16-mixed" else "32"

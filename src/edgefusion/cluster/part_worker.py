@@ -21,6 +21,7 @@ from edgefusion.inference.ahead import ahead
 from edgefusion.inference.predict_clip import Crop
 from edgefusion.inference.predictor import BATCH, Predictor, load
 from edgefusion.inference.writers import Result, measures, output_path, write_results
+from edgefusion.remote import UnreachableError, fetched, place
 
 _THREADS = 4
 """Read and filter frames while the network is at work; more than its one core has use for, since storage is slow."""
@@ -72,6 +73,7 @@ class PartWorker:
 
         Raises:
             OSError: If the results cannot be written; what is wrong with a frame goes into its row instead.
+            UnreachableError: If object storage cannot be reached.
         """
         rows: list[dict[str, Any]] = []
         frames = ahead(self._prepare, self._plan.inputs(part), 2 * BATCH, _THREADS)
@@ -95,8 +97,8 @@ class PartWorker:
             "input_sha256": "",
             "made_by": self._plan.made_by,
         }
-        path = Path(given["input"])
         try:
+            path = fetched(place(given["input"]))
             row["input_sha256"] = sha256_of_file(path)
             clip = open_clip(path)
             if clip.count != 1 or clip.rate is not None:
@@ -105,6 +107,8 @@ class PartWorker:
             region = clip.region if self._crop == "auto" else self._crop if isinstance(self._crop, Region) else None
             stack = self._predictor.prepare(image, region, threads=1)
             return _Frame(row, image, stack, spacing or clip.spacing, region)
+        except UnreachableError:
+            raise  # says nothing about this frame
         except (EdgeFusionError, OSError) as error:
             return _Frame({**row, "status": "failed", "reason": str(error), "formats": ""})
 

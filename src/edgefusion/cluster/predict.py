@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def predict_on_cluster(
         from edgefusion.cluster.part_files import PER_PART, begin
 
         network = load_bundle(bundle)
-        frames = find_frames(list(map(Path, inputs)), output)
+        frames = find_frames(list(inputs), output)
         made_by = fingerprint(network, flip_averaging, *([] if crop == "auto" else [crop]))
         with sole_use(output):
             names = Record(output).names_for(str(frame.path) for frame in frames)
@@ -120,14 +121,18 @@ def _run(plan: Plan, pending: list[int], arguments: tuple[Any, ...], workers: in
     from edgefusion.cluster.part_worker import PartWorker
 
     wanted = workers or int(ray.cluster_resources().get("CPU", 1))
-    parts = ray.data.from_items(pending, override_num_blocks=len(pending)).map_batches(
-        PartWorker,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(wanted, len(pending))), max_tasks_in_flight_per_actor=1),
-        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
-    )
+    with warnings.catch_warnings():
+        # Ray will rename these two one day, and has no other name for them yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parts = ray.data.from_items(pending, override_num_blocks=len(pending)).map_batches(
+            PartWorker,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=max(1, min(wanted, len(pending))), max_tasks_in_flight_per_actor=1),
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+        )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:

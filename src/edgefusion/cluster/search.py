@@ -67,7 +67,7 @@ def search(
     Raises:
         UsageError: For a space that makes no sense, a folder with another search, or as ``compare_on_ray`` does.
     """
-    study = study if isinstance(study, Study) else Study.load(Path(study))
+    study = study if isinstance(study, Study) else Study.load(study)
     output = Path(output).absolute()
     if len(config.base.models) != 1:
         raise UsageError("A search is for one network.", "Give one --model.")
@@ -109,7 +109,7 @@ def _start_search(study: Study, output: Path, config: SearchConfig, splits: list
 def _run(
     study: Study, output: Path, config: SearchConfig, splits: list[Split], trials: int, tasks: InTurn | Tasks
 ) -> None:
-    study_path, study_sha256 = Path(study.path).absolute(), study.sha256()
+    study_path, study_sha256 = study.path.absolute(), study.sha256()
     name = config.base.models[0]
     formats = chosen_formats(study_path, study_sha256, output, config.base, tasks.cpus, type(tasks))
     base = replace(config.base, train=replace(config.base.train, precision=formats[name]))

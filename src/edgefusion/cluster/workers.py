@@ -20,6 +20,7 @@ from edgefusion.data.study import Study
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
+from edgefusion.remote import Place
 
 _MARK = ".cluster"
 _FORMER_RUN_S = 60.0
@@ -51,7 +52,7 @@ def check_installation(driver: dict[str, str]) -> None:
         )
 
 
-def load_study(folder: Path, sha256: str) -> Study:
+def load_study(folder: Place, sha256: str) -> Study:
     """The study as a worker sees it, which has to be the driver's.
 
     Raises:
@@ -118,6 +119,8 @@ def pack(folder: Path) -> bytes:
 def unpack(content: bytes, folder: Path) -> None:
     """Put what ``pack`` made in the place of ``folder``, all at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f".{folder.name}.*"):  # of a driver that was killed right here
+        shutil.rmtree(left_over)
     arriving = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from edgefusion.errors import DataError
+from edgefusion.errors import DataError, EdgeFusionError
+from edgefusion.remote import Place
 
 MAX_YAML = 1024 * 1024
 """Bytes of a YAML file."""
@@ -27,14 +28,14 @@ _MAX_DEPTH = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Place) -> Any:
     """The value in a YAML file that has no aliases, of which a few lines can stand for a value of any size.
 
     Raises:
         DataError: If the file is too large, has an alias, is nested too deeply, has a value too long, or is not YAML.
     """
     try:
-        if path.stat().st_size > MAX_YAML:
+        if (path.stat().st_size if isinstance(path, Path) else path.size()) > MAX_YAML:
             raise DataError(f"{path} has more than {MAX_YAML} bytes.", "Such a file is a page long; make it anew.")
         text = path.read_text(encoding="utf-8")
         depth = 0
@@ -48,7 +49,7 @@ def read_yaml(path: Path) -> Any:
             if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_SCALAR:
                 raise yaml.YAMLError(f"a value of more than {_MAX_SCALAR} characters")
         return yaml.load(text, Loader=_LOADER)  # nosec B506
-    except DataError:
+    except EdgeFusionError:
         raise
     except RecursionError:
         raise DataError(f"{path} is nested too deeply.", "Make it anew.") from None
@@ -73,7 +74,7 @@ def read_json(path: Path, kind: str) -> Any:
         raise DataError(f"{path} is not {kind} ({_short(error)}).", "Make it anew.") from error
 
 
-def check_table(path: Path, text: str) -> None:
+def check_table(path: Place, text: str) -> None:
     """Refuse a table (CSV) of many columns, or whose short rows would be filled up to far more cells than it has.
 
     Raises:

@@ -86,15 +86,22 @@ def similar_pairs(descriptions: NDArray[np.float32], threshold: float = GROUP_SI
         descriptions: N×1024, a row a frame, from ``describe``.
         threshold: Similarity from -1 to 1.
     """
-    firsts, seconds, similarities = [], [], []
-    # In blocks, since the whole table of similarities would not fit into memory for a long video.
-    for start in range(0, len(descriptions), _BLOCK):
-        block = descriptions[start : start + _BLOCK] @ descriptions[start:].T
-        first, second = np.nonzero(np.triu(block >= threshold, k=1))
-        firsts.append(first + start)
-        seconds.append(second + start)
-        similarities.append(block[first, second])
-    return Pairs(np.concatenate(firsts), np.concatenate(seconds), np.concatenate(similarities))
+    empty = np.empty(0, np.int64)
+    firsts, seconds, similarities = [empty], [empty], [np.empty(0, np.float32)]
+    # In square blocks, since a row of the table of similarities alone takes gigabytes for a million frames.
+    for top in range(0, len(descriptions), _BLOCK):
+        rows = descriptions[top : top + _BLOCK]
+        for left in range(top, len(descriptions), _BLOCK):
+            block = rows @ descriptions[left : left + _BLOCK].T
+            first, second = np.nonzero(block >= threshold)
+            once = first + top < second + left
+            first, second = first[once], second[once]
+            firsts.append(first + top)
+            seconds.append(second + left)
+            similarities.append(block[first, second])
+    pairs = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(similarities)
+    order = np.lexsort((pairs[1], pairs[0]))
+    return Pairs(pairs[0][order], pairs[1][order], pairs[2][order])
 
 
 def group_leaders(frames: pd.DataFrame, pairs: Pairs) -> NDArray[np.int64]:

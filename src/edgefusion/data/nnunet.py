@@ -6,7 +6,6 @@ Format: nnU-Net's documentation/dataset_format.md, and ``splits_final.json`` of 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import edgefusion
@@ -55,9 +54,9 @@ def export_nnunet(study: Study | Path | str, output: Path, dataset_id: int = 501
         case = cases[row["frame_id"]]
         images = "imagesTr" if row["mask"] else "imagesTs"
         (folder / images).mkdir(exist_ok=True)
-        shutil.copyfile(study.path / row["image"], folder / images / f"{case}_0000{ENDING}")
+        (folder / images / f"{case}_0000{ENDING}").write_bytes((study.path / row["image"]).read_bytes())
         if row["mask"]:
-            shutil.copyfile(study.path / row["mask"], folder / "labelsTr" / f"{case}{ENDING}")
+            (folder / "labelsTr" / f"{case}{ENDING}").write_bytes((study.path / row["mask"]).read_bytes())
     table = study.frames[["frame_id", "patient_id"]].assign(case=study.frames["frame_id"].map(cases))
     write_text(folder / "cases.csv", table[["case", "frame_id", "patient_id"]].to_csv(index=False, lineterminator="\n"))
     write_json(

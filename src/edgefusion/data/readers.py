@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgefusion.data.tiff_pages import count_directories
 from edgefusion.errors import DataError
+from edgefusion.remote import Place, place
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 """File name endings that are read, in lower case."""
@@ -39,7 +40,7 @@ _COLOUR_MODES = ("LA", "RGB", "RGBA")
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_frame(path: Path | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_frame(path: Place | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read a picture as a grey frame.
 
     Colour is turned into grey by ITU-R BT.601 luma, which leaves colour pictures that are grey as they are. What an
@@ -54,7 +55,7 @@ def read_frame(path: Path | str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Raises:
         DataError: If the file is missing, empty, damaged, too large, of another format, or has several pages.
     """
-    return _grey(_decode(Path(path), keep_palette=False))
+    return _grey(_decode(place(path), keep_palette=False))
 
 
 def count_pages(path: Path | str) -> int:
@@ -126,13 +127,13 @@ def read_mask(path: Path | str) -> NDArray[np.uint8]:
     return _as_labels(path, samples)
 
 
-def read_labels(path: Path | str) -> NDArray[np.uint8]:
+def read_labels(path: Place | str) -> NDArray[np.uint8]:
     """Read a mask of a study, in which the pixel value always is the label: H×W uint8."""
-    path = Path(path)
+    path = place(path)
     return _as_labels(path, _decode(path, keep_palette=True))
 
 
-def _as_labels(path: Path, samples: NDArray[Any]) -> NDArray[np.uint8]:
+def _as_labels(path: Place, samples: NDArray[Any]) -> NDArray[np.uint8]:
     if samples.ndim != 2 or samples.max() > MAX_LABEL:
         raise DataError(
             f"{path} has values up to {samples.max()}: these are grey levels, not labels.",
@@ -141,7 +142,7 @@ def _as_labels(path: Path, samples: NDArray[Any]) -> NDArray[np.uint8]:
     return samples.astype(np.uint8)
 
 
-def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
+def _decode(path: Place, keep_palette: bool) -> NDArray[Any]:
     """The file's samples, uint8 or uint16: H×W, or H×W×2 to 4 with colours and alpha in the order RGBA."""
     try:
         content = path.read_bytes()
@@ -172,7 +173,7 @@ def _decode(path: Path, keep_palette: bool) -> NDArray[Any]:
         raise _refusal(path, error) from error
 
 
-def _refusal(path: Path, error: Exception) -> DataError:
+def _refusal(path: Place, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError):
         return DataError(f"{path} claims more than {MAX_PIXELS} pixels.", "Crop it or scale it down.")
     if isinstance(error, OverflowError):
@@ -185,7 +186,7 @@ def _is_deep_colour(image: Image.Image) -> bool:
     return image.mode in _COLOUR_MODES and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def _check_pixels(path: Path, image: Image.Image) -> None:
+def _check_pixels(path: Place, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         what = f"{path} claims {width}×{height} pixels, more than the {MAX_PIXELS} allowed."
@@ -198,7 +199,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _samples(path: Path, image: Image.Image, keep_palette: bool) -> NDArray[Any]:
+def _samples(path: Place, image: Image.Image, keep_palette: bool) -> NDArray[Any]:
     if image.mode == "1":
         image = image.convert("L")
     elif image.mode == "P" and not keep_palette:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgefusion.data.readers import SUFFIXES as PICTURES
 from edgefusion.files import is_hidden
+from edgefusion.remote import Place, RemotePath, place
 
 SUFFIXES = (".dcm", ".dicom")
 """File name endings of DICOM files, in lower case; many have none."""
@@ -16,12 +17,14 @@ _FIRST_GROUPS = (0x0002, 0x0008)
 _LAST_FIRST_ELEMENT = 0x0018
 
 
-def is_dicom(path: Path | str) -> bool:
+def is_dicom(path: Place | str) -> bool:
     """Whether a file is DICOM by its content, or claims to be by its name.
 
     Files without the 128 bytes of preamble are recognised by their first element, in either byte order.
     """
-    path = Path(path)
+    path = place(path)
+    if isinstance(path, RemotePath):
+        return False  # from object storage come pictures only, and asking costs a request
     try:
         with path.open("rb") as file:
             head = file.read(132)

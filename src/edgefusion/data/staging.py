@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import DataError, UsageError
@@ -41,7 +42,8 @@ def staged(output: Path, origin: str) -> Iterator[Path]:
             shutil.rmtree(incoming, ignore_errors=True)
             if not is_study(output) and any(output.iterdir()):
                 # Cut short while it was moved to its place.
-                incoming.mkdir(exist_ok=True)
+                with suppress(OSError):
+                    incoming.mkdir()
 
 
 def publish(study: Study, output: Path) -> Study:
@@ -57,7 +59,7 @@ def publish(study: Study, output: Path) -> Study:
     study.save()
     with writing(output):
         (output / _FACTS).unlink(missing_ok=True)
-        for part in sorted(study.path.iterdir(), key=lambda part: part.name == _FACTS):
+        for part in sorted(cast(Path, study.path).iterdir(), key=lambda part: part.name == _FACTS):
             target = output / part.name
             if target.is_dir():
                 shutil.rmtree(target)

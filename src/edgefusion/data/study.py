@@ -7,6 +7,7 @@ PNGs. A study needs nothing outside its folder, so it can be moved, copied and h
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from edgefusion.data.bounds import check_table, read_yaml
 from edgefusion.data.readers import read_frame, read_labels
 from edgefusion.errors import DataError, UsageError
 from edgefusion.files import is_plain_name, sha256_of_bytes, write_text, writing
+from edgefusion.remote import Place, RemotePath, place
 
 _TEXT_COLUMNS = ("frame_id", "patient_id", "image", "mask", "sha256", "group", "source", "clean")
 _FILE_COLUMNS = ("image", "mask", "clean")
@@ -51,7 +53,7 @@ class Study:
     """Frames, their patients and their label masks. Treat it as read-only; make a changed one anew.
 
     Attributes:
-        path: The study's folder.
+        path: The study's folder; it may lie on object storage, then the study cannot be saved.
         name: A short name, for reports.
         labels: Names of the labels; pixel value k of a mask is ``labels[k - 1]``, 0 is background.
         origin: Where the frames came from.
@@ -61,7 +63,7 @@ class Study:
             ``group`` is shared by near-duplicates; ``clean`` is the noise-free image of a simulated frame, or empty.
     """
 
-    path: Path
+    path: Place
     name: str
     labels: list[str]
     origin: str
@@ -69,15 +71,16 @@ class Study:
     frames: pd.DataFrame
 
     @classmethod
-    def load(cls, path: Path | str) -> Study:
-        """Read the study in folder ``path``.
+    def load(cls, path: Place | str) -> Study:
+        """Read the study in folder ``path``, or on object storage (``s3://bucket/study``).
 
         Raises:
             UsageError: If ``path`` is not the folder of a study.
             DataError: If the study's files contradict what a study must be.
+            UnreachableError: If its storage does not answer or does not let us in.
         """
-        path = Path(path)
-        if not path.is_dir():
+        path = place(path)
+        if isinstance(path, Path) and not path.is_dir():
             raise UsageError(f"There is no folder {path}.", "Make a study with 'edgefusion ingest SOURCE -o STUDY'.")
         if not is_study(path):
             raise UsageError(
@@ -96,6 +99,8 @@ class Study:
 
     def save(self) -> None:
         """Write ``frames.csv``, and ``study.yaml`` last, because its presence says that the study is complete."""
+        if isinstance(self.path, RemotePath):
+            raise UsageError(f"{self.path} is read only.", "Save the study to a folder and copy that there.")
         facts = {
             "format": _FORMAT,
             "name": self.name,
@@ -131,6 +136,18 @@ class Study:
             raise DataError(f"The mask {self.path / row['mask']} does not fit its study.", "Ingest the source again.")
         return mask
 
+    @property
+    def cache(self) -> Path:
+        """Folder that keeps what was computed from the frames: in the study, or for one on object storage the user's.
+
+        The latter is in ``EDGEFUSION_CACHE``, by default in ``edgefusion`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
+        """
+        if isinstance(self.path, Path):
+            return self.path / "cache"
+        general = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgefusion"
+        folder = Path(os.environ.get("EDGEFUSION_CACHE") or general)
+        return folder / sha256_of_bytes(str(self.path).encode())[:16]
+
     def labelled(self) -> pd.DataFrame:
         """The rows of ``frames`` that have a mask; an all-zero mask counts, it says that nothing is there."""
         return self.frames[self.frames["mask"] != ""]
@@ -155,7 +172,7 @@ class Study:
         return {row["frame_id"]: row for row in self.frames.to_dict("records")}  # type: ignore[misc]
 
 
-def is_study(path: Path) -> bool:
+def is_study(path: Place) -> bool:
     """Whether ``path`` is the folder of a complete study."""
     return (path / "study.yaml").is_file() and (path / "frames.csv").is_file()
 
@@ -229,7 +246,7 @@ def pixels_sha256(image: NDArray[Any]) -> str:
     return sha256_of_bytes(head + np.ascontiguousarray(image).tobytes())
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_facts(path: Place) -> dict[str, Any]:
     facts = read_yaml(path)
     try:
         str(facts)
@@ -246,7 +263,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _read_frames(path: Path) -> pd.DataFrame:
+def _read_frames(path: Place) -> pd.DataFrame:
     text_types: dict[str, Any] = {column: "object" for column in _TEXT_COLUMNS}
     na_values: dict[str, Any] = {column: [""] for column in COLUMNS if column not in _TEXT_COLUMNS}
     try:
@@ -274,7 +291,8 @@ def _read_frames(path: Path) -> pd.DataFrame:
             leads_out = any(kind(name).anchor or ".." in kind(name).parts for kind in (PurePosixPath, PureWindowsPath))
             if leads_out or "\0" in name:
                 raise DataError(f"{path} names {name!r}, which lies outside the study.", "Do not use this study.")
-    _check_links(path.parent, frames)
+    if isinstance(path, Path):  # object storage has no links
+        _check_links(path.parent, frames)
     return frames[list(COLUMNS)]
 
 

@@ -20,7 +20,8 @@ from edgefusion.evaluation.bootstrap import RESAMPLES, interval, patient_counts,
 from edgefusion.evaluation.metrics import presence_measures
 
 PRESENCE_THRESHOLD = 0.5
-"""At or above this presence probability, a frame is said to show the structure."""
+"""At or above this presence probability, a frame is said to show the structure, where the table of frames has no column
+``presence_threshold`` that says otherwise."""
 
 _NAMES = ("model", "fold", "label", "frame_id", "patient_id")
 _NUMBERS = (
@@ -75,7 +76,8 @@ def _pooled(numerator: dict[str, float], denominator: dict[str, float]) -> Calla
 
 def _share_of_frames(with_nerve: bool) -> Callable[[pd.DataFrame], Parts]:
     def parts(frames: pd.DataFrame) -> Parts:
-        said = _floats(frames, "presence") >= PRESENCE_THRESHOLD
+        own = "presence_threshold" in frames
+        said = _floats(frames, "presence") >= (_floats(frames, "presence_threshold") if own else PRESENCE_THRESHOLD)
         counted = _masked(frames) == with_nerve
         return (counted & (said == with_nerve)).astype(np.float64), counted.astype(np.float64)
 
@@ -164,7 +166,7 @@ def summarise(frames: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -
     - ``pooled_*`` come from pixels summed over all frames.
     - ``hd95`` and ``surface_distance`` are means over frames with a true mask that was not missed;
       ``n_missed`` counts those with an empty prediction, on average over the seeds.
-    - ``sensitivity``, ``specificity`` (at presence 0.5) and ``auroc`` judge the presence probability.
+    - ``sensitivity``, ``specificity`` (at ``PRESENCE_THRESHOLD``) and ``auroc`` judge the presence probability.
 
     Args:
         frames: One row per model, frame and label, see ``read_frames``.

@@ -29,17 +29,19 @@ class Reliability:
     def __init__(self) -> None:
         self._pixels, self._predicted, self._true = (np.zeros(BINS) for _ in range(3))
 
-    def add(self, probability: NDArray[Any], truth: NDArray[np.bool_]) -> None:
+    def add(self, probability: NDArray[Any], truth: NDArray[np.bool_], times: NDArray[Any] | None = None) -> None:
         """Count some pixels.
 
         Args:
             probability: N predicted probabilities in [0, 1].
             truth: N, whether the label truly is there.
+            times: N, how often to count each; by default once.
         """
         place = np.minimum((probability * BINS).astype(np.intp), BINS - 1)
-        self._pixels += np.bincount(place, minlength=BINS)
-        self._predicted += np.bincount(place, probability, minlength=BINS)
-        self._true += np.bincount(place, truth, minlength=BINS)
+        times = np.ones(len(probability)) if times is None else times
+        self._pixels += np.bincount(place, times, minlength=BINS)
+        self._predicted += np.bincount(place, probability * times, minlength=BINS)
+        self._true += np.bincount(place, truth * times, minlength=BINS)
 
     def summary(self) -> dict[str, Any]:
         """What was counted.
@@ -67,29 +69,6 @@ class Reliability:
         }
 
 
-class Calibration:
-    """The reliability of one label's probabilities in each of ``REGIONS``."""
-
-    def __init__(self) -> None:
-        self._regions = {region: Reliability() for region in REGIONS}
-
-    def add(self, probability: NDArray[np.float32], predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
-        """Count the pixels of one frame.
-
-        Args:
-            probability: H×W in [0, 1].
-            predicted: H×W, the predicted mask.
-            truth: H×W, the true mask.
-        """
-        band = border_band(predicted, truth)
-        self._regions["all pixels"].add(probability.ravel(), truth.ravel())
-        self._regions["border band"].add(probability[band], truth[band])
-
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """``Reliability.summary`` of every region."""
-        return {region: reliability.summary() for region, reliability in self._regions.items()}
-
-
 def border_band(*masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The pixels near the border of any of the masks, inside or outside it, see ``BAND``.
 
@@ -113,15 +92,18 @@ def draw_reliability(calibration: Mapping[str, Mapping[str, Any]]) -> Figure:
     """The share of true pixels against the mean predicted probability; on the diagonal, a probability is what it says.
 
     Args:
-        calibration: ``Calibration.summary`` of every label.
+        calibration: Of every label, ``before`` and ``after`` temperature scaling, the ``Reliability.summary`` of each
+            of ``REGIONS``.
     """
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     panels = figure.subplots(1, len(REGIONS), sharey=True)
-    for number, (label, regions) in enumerate(calibration.items()):
+    for number, (label, stages) in enumerate(calibration.items()):
         colour = PALETTE[number % len(PALETTE)]
-        for axes, region in zip(panels, REGIONS, strict=True):
-            said, true = ([place[key] for place in regions[region]["bins"]] for key in ("probability", "share"))
-            axes.plot(said, true, "o-", color=colour, markersize=4, label=label)
+        for stage, style in (("before", "o:"), ("after", "o-")):
+            for axes, region in zip(panels, REGIONS, strict=True):
+                bins = stages[stage][region]["bins"]
+                said, true = ([place[key] for place in bins] for key in ("probability", "share"))
+                axes.plot(said, true, style, color=colour, markersize=4, label=f"{label}, {stage}")
     for axes, region in zip(panels, REGIONS, strict=True):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="predicted probability")

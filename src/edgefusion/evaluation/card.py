@@ -118,10 +118,26 @@ def _data(bundle: Bundle, metrics: Mapping[str, Any]) -> Iterator[str]:
         f"Judged on {counted(study['judged_frames'], 'frame')} of {_patients(held_out)} of the study "
         f"'{study['name']}', none of whom was trained on; split by patient, never by frame"
     )
+    yield from _overlap(metrics)
     yield _item(f"Terms of the data: {bundle.terms or 'not stated'}")
     hashes = f"{bundle.study_sha256[:16]}… (trained), {study['sha256'][:16]}… (judged)"
     yield _item(f"SHA-256 of the studies' tables of frames: {hashes}")
     yield ""
+
+
+def _overlap(metrics: Mapping[str, Any]) -> Iterator[str]:
+    worst, clean = metrics["overlap"]["worst"], metrics["clean"]
+    if worst is None:
+        return
+    rest = {row["label"]: number(row["value"]) for row in clean["measures"] if row["measure"] == "dice_masked"}
+    figures = ", ".join(f"{label} {value}" for label, value in rest.items())
+    kinds = (metrics["overlap"][kind]["patients"] for kind in ("identical", "near_duplicate"))
+    known = sorted({patient for patients in kinds for patient in patients})
+    yield _item(
+        f"Of those judged, {_patients(known)} {'has' if len(known) == 1 else 'have'} frames like training frames "
+        f"(the nearest: {worst['frame_id']}, like one of patient {worst['of_patient']} of the study "
+        f"'{worst['of_study']}'). Without them, Dice of masked frames: {figures or 'nobody is left'}"
+    )
 
 
 def _patients(names: Sequence[str]) -> str:
@@ -169,9 +185,19 @@ def _presence(label: str, metrics: Mapping[str, Any]) -> Iterator[str]:
 def _calibration(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## Calibration", "", "![Share of true pixels against predicted probability](calibration.svg)", "")
     yield from ("| label | pixels | expected calibration error | claims too much by |", "|---|---|---|---|")
-    for label, regions in metrics["calibration"].items():
-        for region, values in regions.items():
-            yield f"| {label} | {REGIONS[region]} | {number(values['ece'])} | {number(values['bias'])} |"
+    for label, of_label in metrics["calibration"].items():
+        for region, title in REGIONS.items():
+            before, after = of_label["before"][region], of_label["after"][region]
+            cells = (f"{number(before[key])} → {number(after[key])}" for key in ("ece", "bias"))
+            yield f"| {label} | {title} | {' | '.join(cells)} |"
+    yield ""
+    for label, of_label in metrics["calibration"].items():
+        low, high = (number(end, 2) for end in of_label["span"])
+        yield _item(
+            f"{label}: logits are divided by a temperature of {number(of_label['temperature'], 2)}, fitted on "
+            f"{counted(of_label['patients'], 'patient')}. Before → after: each patient with the temperature that the "
+            f"others would choose ({low} to {high}). Masks cut at .5 are the same."
+        )
     yield ""
     yield _prose(
         f"{BINS} bins of pixel probability. Nearly all pixels are surely background, so the second row of a label is "

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import CACHE, cached_stacks
+from edgefusion.channels.recipe import cached_stacks
 from edgefusion.data.splits import read_splits
 from edgefusion.data.study import Study
 from edgefusion.errors import DataError, UsageError
@@ -71,7 +71,7 @@ def predict_frames(
     study: Study, bundle: Bundle, frame_ids: list[str], flip_averaging: bool = False
 ) -> Iterator[Prediction]:
     """Predict frames of a study, through the cache of their channels, in the order of ``frame_ids``."""
-    stacks = cached_stacks(study, frame_ids, bundle.recipe, study.path / CACHE)
+    stacks = cached_stacks(study, frame_ids, bundle.recipe, study.cache)
     frames = study.frames.set_index("frame_id").loc[frame_ids]
     sizes = list(zip(frames["height"].astype(int), frames["width"].astype(int), strict=True))
     return Predictor(bundle, flip_averaging=flip_averaging).predict_stacks(stacks, sizes)
@@ -101,7 +101,7 @@ def evaluate(
     Raises:
         UsageError: If the labels differ, or nothing is there to judge.
     """
-    study = study if isinstance(study, Study) else Study.load(Path(study))
+    study = study if isinstance(study, Study) else Study.load(study)
     loaded, output = load_bundle(bundle), Path(output)
     check_labels(loaded, study)
     labelled = study.labelled()
@@ -121,6 +121,7 @@ def evaluate(
     table = pd.DataFrame(rows)
     table.insert(0, "model", loaded.model_name)
     table.insert(1, "fold", "all" if split is None else "held out")
+    table["presence_threshold"] = loaded.thresholds["presence"]
     write_text(output / "frames.csv", table.to_csv(index=False))
     clean = measure_clean(table, overlap)
     measures = summarise(table)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgefusion.bundle import Bundle
 from edgefusion.bundles import find
-from edgefusion.channels.recipe import CACHE, cached_stacks
+from edgefusion.channels.recipe import cached_stacks
 from edgefusion.data.splits import patient_blocks
 from edgefusion.data.study import Study
 from edgefusion.errors import EdgeFusionError, UsageError
@@ -57,7 +57,7 @@ def fit_drift(bundle: Bundle, study: Study) -> bool:
     known = labelled["patient_id"].isin(bundle.trained_on)
     strangers = study.frames["group"][~study.frames["patient_id"].isin(bundle.trained_on)]
     frames = labelled[known & ~labelled["group"].isin(strangers)]
-    stacks = cached_stacks(study, [str(frame) for frame in frames["frame_id"]], bundle.recipe, study.path / CACHE)
+    stacks = cached_stacks(study, [str(frame) for frame in frames["frame_id"]], bundle.recipe, study.cache)
     rows = np.array([statistics(plane_of(stack, bundle.recipe)) for stack in stacks]).reshape(-1, STATISTICS)
     drift = fit(rows, patient_blocks(frames).to_numpy())
     if drift is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def negatives(study: Study, bundle: Bundle, label: str, size: tuple[int, int]) -
         UsageError: If the study does not have the label.
     """
     file = study.path / CONTRADICTIONS
-    doubtful = set(pd.read_csv(file, dtype=str)["empty_frame"]) if file.is_file() else set()
+    doubtful = set(pd.read_csv(io.BytesIO(file.read_bytes()), dtype=str)["empty_frame"]) if file.is_file() else set()
     return [
         Shot(
             f"{study.name}, contradicted" if frame_id in doubtful else study.name,

@@ -25,21 +25,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from edgefusion.bundle import Bundle
+from edgefusion.bundle import ONNX_FILE, Bundle
 from edgefusion.data.study import Study
 from edgefusion.environment import environment
 from edgefusion.errors import EdgeFusionError, UsageError
 from edgefusion.evaluation.aggregate import summarise
-from edgefusion.evaluation.calibration import Calibration, draw_reliability
+from edgefusion.evaluation.calibration import draw_reliability
 from edgefusion.evaluation.card import Notes, read_notes, write_card
+from edgefusion.evaluation.clean import measure_clean, overlap_facts, warn
 from edgefusion.evaluation.evaluate import check_labels, judge, predict_frames
+from edgefusion.evaluation.memory import KINDS, find_overlap
 from edgefusion.evaluation.metrics import distance_unit
 from edgefusion.evaluation.pictures import overlay
-from edgefusion.evaluation.presence import SENSITIVITY
+from edgefusion.evaluation.presence import SENSITIVITY, has_presence_head
 from edgefusion.evaluation.presence_choice import choose_threshold
 from edgefusion.evaluation.presence_table import score_presence, summarise_presence
+from edgefusion.evaluation.temperature import calibrate
 from edgefusion.files import atomic_path, write_json, write_text
 from edgefusion.inference.predictor import Predictor, load_bundle
+from edgefusion.inference.temperature import factors, scale
 from edgefusion.progress import say, track
 
 WORST = 10
@@ -90,8 +94,9 @@ def publish(
         presence: How presence is decided and judged.
 
     Returns:
-        What ``metrics.json`` holds: ``measure``, and ``presence_threshold`` (of ``choose_threshold``, or None) and
-        ``presence`` (of each label ``summarise_presence``, if there are negatives).
+        What ``metrics.json`` holds: ``measure``, ``calibration`` (of each label, see ``temperature.calibrate``),
+        ``presence_threshold`` (of ``choose_threshold``, or None) and ``presence`` (of each label
+        ``summarise_presence``, if there are negatives).
 
     Raises:
         UsageError: If the study has other labels or no patient that is new to the bundle, or ``pictures`` lies in
@@ -109,10 +114,12 @@ def publish(
     output.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".publishing-", dir=output.parent) as temporary:
         made = Path(temporary)
-        dataclasses.replace(trained, terms=said.terms or judged.terms).save(made, half=True)
+        dataclasses.replace(trained, terms=said.terms or judged.terms, temperatures={}).save(made, half=True)
         # What is judged is what is published.
         published = Bundle.load(made)
-        metrics = measure(published, judged, pictures)
+        calibration = _calibrate(published, judged, choice)
+        published.save_description(made)
+        metrics = {**measure(published, judged, pictures), "calibration": calibration}
         metrics["presence_threshold"] = choice
         others = [Study.load(path) for path in plan.negatives]
         metrics["presence"] = {
@@ -127,9 +134,37 @@ def publish(
     return metrics
 
 
+def _calibrate(bundle: Bundle, study: Study, choice: dict[str, Any] | None) -> dict[str, Any]:
+    """Give a bundle its temperatures, and say what they do, see ``temperature.calibrate``.
+
+    They are fitted on the patients who judge, since no others are new to it, but on none of whom it knows a frame.
+    """
+    frame_ids = _new_frames(bundle, study)
+    known = find_overlap(bundle, study, frame_ids).patients(*KINDS)
+    patient = study.frames.set_index("frame_id")["patient_id"]
+    calibration = calibrate(bundle, study, [name for name in frame_ids if patient[name] not in known] or frame_ids)
+    bundle.temperatures = {label: fitted["temperature"] for label, fitted in calibration.items()}
+    by = factors(bundle.temperatures, bundle.labels)
+    if choice is not None and by is not None and not has_presence_head(bundle):
+        # It was chosen by greatest probabilities as they were before.
+        before = np.full((len(by), 1), choice["threshold"], dtype=np.float32)
+        choice["threshold"] = bundle.thresholds["presence"] = float(scale(before, by).min())
+    return calibration
+
+
+def _new_frames(bundle: Bundle, study: Study) -> list[str]:
+    """Labelled frames of patients whom a bundle was not trained on."""
+    labelled = study.labelled()
+    labelled = labelled[~labelled["patient_id"].isin(bundle.seen(study.sha256()))]
+    if labelled.empty:
+        raise UsageError(f"The bundle was trained on all labelled patients of {study.path}.", "Hold some out.")
+    return [str(frame_id) for frame_id in labelled["frame_id"]]
+
+
 def _move(made: Path, output: Path) -> None:
     """Move a bundle's files into place; its ``bundle.yaml`` comes last, so a folder that has one is whole."""
     (output / "bundle.yaml").unlink(missing_ok=True)
+    (output / ONNX_FILE).unlink(missing_ok=True)  # made from what is replaced
     for file in sorted(made.iterdir(), key=lambda file: file.name == "bundle.yaml"):
         file.replace(output / file.name)
 
@@ -139,38 +174,36 @@ def measure(bundle: Bundle, study: Study, pictures: Path) -> dict[str, Any]:
 
     Returns:
         ``study`` (``name``, ``sha256``, ``judged_frames``), ``held_out`` (patients), ``distance_unit``, ``measures``
-        (rows of ``summarise``), ``empty_frames`` (judged frames without each label), ``calibration`` (of each label,
-        see ``Calibration``), ``worst`` (frames with a mask and the lowest Dice, for each label) and ``speed``.
+        (rows of ``summarise``), ``overlap`` and ``clean`` (see ``evaluate.evaluate``), ``empty_frames`` (judged frames
+        without each label), ``worst`` (frames with a mask and the lowest Dice, for each label) and ``speed``.
 
     Raises:
         UsageError: If there is no such patient.
     """
-    labelled = study.labelled()
-    labelled = labelled[~labelled["patient_id"].isin(bundle.seen(study.sha256()))]
-    frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
-    if not frame_ids:
-        raise UsageError(f"The bundle was trained on all labelled patients of {study.path}.", "Hold some out.")
-    calibration = {label: Calibration() for label in study.labels}
+    frame_ids = _new_frames(bundle, study)
+    overlap = find_overlap(bundle, study, frame_ids)
+    facts = overlap_facts(overlap)
+    warn(facts)
     rows: list[dict[str, Any]] = []
     predictions = predict_frames(study, bundle, frame_ids)
     for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
         rows += judge(study, frame_id, prediction)
-        truth = np.asarray(study.mask(frame_id))
-        for value, label in enumerate(study.labels, start=1):
-            calibration[label].add(prediction.probability[value - 1], prediction.mask == value, truth == value)
-    table = pd.DataFrame(rows).assign(model=bundle.model_name, fold="held out")
+    table = pd.DataFrame(rows).assign(
+        model=bundle.model_name, fold="held out", presence_threshold=bundle.thresholds["presence"]
+    )
     masked = table[table["true_area"] > 0].sort_values("dice", kind="stable")
     worst = masked.groupby("label", sort=False).head(WORST)
     _draw(study, bundle, worst, pictures)
     return {
         "study": {"name": study.name, "sha256": study.sha256(), "judged_frames": len(frame_ids)},
-        "held_out": [str(patient) for patient in labelled["patient_id"].unique()],
+        "held_out": [str(patient) for patient in table["patient_id"].unique()],
+        "overlap": facts,
+        "clean": measure_clean(table, overlap),
         "distance_unit": distance_unit(study.frames),
         "measures": summarise(table).drop(columns="model").to_dict("records"),
         "empty_frames": {
             label: int((table["true_area"][table["label"] == label] == 0).sum()) for label in study.labels
         },
-        "calibration": {label: counted.summary() for label, counted in calibration.items()},
         "worst": worst[list(_WORST_COLUMNS)].to_dict("records"),
         "speed": _speed(study, bundle, frame_ids),
     }

@@ -16,6 +16,7 @@ from edgefusion.channels.torch_diffusion import despeckle_tensor
 from edgefusion.channels.torch_edges import edge_map_tensor
 from edgefusion.config import ChannelRecipe
 from edgefusion.errors import UsageError
+from edgefusion.inference.temperature import factors, scale_tensor
 from edgefusion.models.blocks import SegmentationOutput, standardise
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -84,6 +85,7 @@ class AfterNetwork(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.thresholds = bundle.thresholds
+        self.factors = factors(bundle.temperatures, bundle.labels)
 
     def forward(self, frame: Tensor, probability: Tensor, edges: Tensor, head: Tensor | None = None) -> Outputs:
         """H×W, 1×L×h×w twice, 1×L or None -> mask H×W uint8, probability and edges L×H×W, presence L."""
@@ -91,6 +93,8 @@ class AfterNetwork(nn.Module):
             F.interpolate(maps, size=frame.shape, mode="bilinear", align_corners=False)[0]
             for maps in (probability, edges)
         )
+        if self.factors is not None:
+            probability = scale_tensor(probability, torch.tensor(self.factors)[:, None, None])
         presence = probability.amax((1, 2)) if head is None else head[0]
         there = (probability >= self.thresholds["mask"]) & (presence >= self.thresholds["presence"])[:, None, None]
         winner = torch.where(there, probability, -1.0).argmax(0) + 1

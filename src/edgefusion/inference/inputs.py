@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefusion.data import video
+from edgefusion.data import readers, video
 from edgefusion.data.signature import is_dicom
 from edgefusion.data.sources import SUFFIXES, is_known, stem_of
 from edgefusion.data.study import Study, is_study
 from edgefusion.errors import UsageError
 from edgefusion.files import is_hidden
 from edgefusion.progress import say
+from edgefusion.remote import Place, RemotePath, place
 
 LIST = ".txt"
 """Ending of a file that lists frames."""
@@ -26,20 +27,20 @@ _MASK = "_mask"
 class FrameFile:
     """A frame, or a clip of frames, that is to be predicted."""
 
-    path: Path
+    path: Place
     """Its file, absolute."""
     spacing: tuple[float, float] | None
     """Height and width of a pixel in mm, where known."""
 
 
-def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
+def find_frames(inputs: Sequence[Place | str], output: Path) -> list[FrameFile]:
     """List the frames and clips of ``inputs``, each once.
 
     Args:
         inputs: Pictures, videos, NIfTI and DICOM files; folders, searched with all that is inside, where a picture or
             NIfTI file called ``x_mask`` beside ``x`` is its mask and not a frame; folders of studies; and lists,
             text files (``.txt``) with one file a line, as seen from the list's folder. A listed file that is not there
-            is not an error yet.
+            is not an error yet. Pictures, studies and lists may lie on object storage (``s3://bucket/study``).
         output: Folder of the results; pictures in it are not frames.
 
     Returns:
@@ -49,11 +50,15 @@ def find_frames(inputs: Sequence[Path], output: Path) -> list[FrameFile]:
         UsageError: If an input does not exist, holds no frame, or is the output folder.
     """
     frames: list[FrameFile] = []
-    for source in map(Path, inputs):
-        if is_study(source):
-            frames += _of_study(Study.load(source))
-        elif source.suffix.lower() == LIST:
+    for source in map(place, inputs):
+        if source.suffix.lower() == LIST:
             frames += _of_list(source)
+        elif isinstance(source, RemotePath) and source.suffix.lower() in readers.SUFFIXES:
+            frames.append(FrameFile(source, None))
+        elif is_study(source):
+            frames += _of_study(Study.load(source))
+        elif isinstance(source, RemotePath):
+            raise UsageError(f"{source} is neither a study nor a picture.", "Name pictures in a list (.txt).")
         elif source.is_dir():
             frames += [FrameFile(path, None) for path in _of_folder(source.resolve(), output.resolve())]
         elif source.exists():
@@ -71,17 +76,22 @@ def _of_study(study: Study) -> Iterator[FrameFile]:
     columns = ["image", "spacing_row_mm", "spacing_col_mm"]
     for image, height_mm, width_mm in study.frames[columns].itertuples(index=False):
         known = np.isfinite(height_mm) and np.isfinite(width_mm)
-        yield FrameFile((study.path / image).resolve(), (float(height_mm), float(width_mm)) if known else None)
+        yield FrameFile(_absolute(study.path / image), (float(height_mm), float(width_mm)) if known else None)
 
 
-def _of_list(file: Path) -> list[FrameFile]:
+def _of_list(file: Place) -> list[FrameFile]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UsageError(f"There is no list {file}.", "Check its spelling.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{file} is not a list of frames in UTF-8.", "Write one file a line.") from None
-    return [FrameFile((file.parent / line.strip()).resolve(), None) for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    return [FrameFile(_absolute(place(name) if "://" in name else file.parent / name), None) for name in names]
+
+
+def _absolute(path: Place) -> Place:
+    return path.resolve() if isinstance(path, Path) else path
 
 
 def _of_folder(folder: Path, output: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgefusion.data.signature import is_dicom
@@ -15,6 +14,7 @@ from edgefusion.inference.predictor import Predictor
 from edgefusion.inference.record import Record
 from edgefusion.inference.writers import DICOM_FORMATS
 from edgefusion.progress import say
+from edgefusion.remote import Place
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
     talks: bool
     """Whether failures are said as they occur."""
 
-    def formats_of(self, path: Path, possible: Sequence[str]) -> tuple[str, ...]:
+    def formats_of(self, path: Place, possible: Sequence[str]) -> tuple[str, ...]:
         """Those of the formats wanted that an input can have: of ``possible``, and of DICOM's only a DICOM file."""
         dicom = is_dicom(path)
         return tuple(name for name in self.formats if name in possible and (dicom or name not in DICOM_FORMATS))

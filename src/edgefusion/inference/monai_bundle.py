@@ -18,6 +18,7 @@ from edgefusion.errors import BundleError, UsageError
 from edgefusion.files import atomic_path, write_json, write_text
 from edgefusion.inference.fingerprint import fingerprint
 from edgefusion.inference.predictor import load_bundle
+from edgefusion.inference.temperature import factors, scale_tensor
 from edgefusion.inference.writers import NOTICE
 from edgefusion.models.blocks import standardise
 
@@ -78,8 +79,9 @@ def area_weights(pixels: int, cells: int) -> Tensor:
 class _Portable(nn.Module):
     """A frame of any size in, probabilities of that size out; written so that TorchScript takes it."""
 
-    def __init__(self, network: nn.Module, recipe: ChannelRecipe, thresholds: dict[str, float]) -> None:
+    def __init__(self, network: nn.Module, recipe: ChannelRecipe, thresholds: dict[str, float], by: Tensor) -> None:
         super().__init__()
+        self.register_buffer("by", by)
         self.network = network
         self.height, self.width = recipe.height, recipe.width
         self.presence_threshold = thresholds["presence"]
@@ -92,6 +94,7 @@ class _Portable(nn.Module):
         present = (presence >= self.presence_threshold).to(probability.dtype)[:, :, None, None]
         size = [image.size(2), image.size(3)]
         full = nn.functional.interpolate(probability, size, mode="bilinear", align_corners=False)
+        full = scale_tensor(full, self.by)  # type: ignore[arg-type]
         answer: Tensor = full * present
         return answer
 
@@ -99,25 +102,29 @@ class _Portable(nn.Module):
 class _Probabilities(nn.Module):
     """The network of a bundle with tensors out, as tracing asks for."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, by: Tensor) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("by", by)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.network(standardise(x))
         probability = out.mask.sigmoid()
-        return probability, probability.amax((2, 3)) if out.presence is None else out.presence.sigmoid()
+        if out.presence is None:
+            return probability, scale_tensor(probability, self.by).amax((2, 3))  # type: ignore[arg-type]
+        return probability, out.presence.sigmoid()
 
 
 def _script(bundle: Bundle) -> torch.jit.ScriptModule:
     recipe = bundle.recipe
-    network = _Probabilities(bundle.model).eval()
+    by = torch.tensor(factors(bundle.temperatures, bundle.labels) or (1.0,) * len(bundle.labels))[:, None, None]
+    network = _Probabilities(bundle.model, by).eval()
     example = torch.rand(2, 1, recipe.height, recipe.width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), warnings.catch_warnings():
         # It says that TorchScript will not be developed further, and that sizes become constants, which they are.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
-        script: torch.jit.ScriptModule = torch.jit.script(_Portable(traced, recipe, bundle.thresholds).eval())
+        script: torch.jit.ScriptModule = torch.jit.script(_Portable(traced, recipe, bundle.thresholds, by).eval())
         other = torch.rand(3, 1, recipe.height, recipe.width, generator=torch.Generator().manual_seed(1))
         for answer, truth in zip(traced(other), network(other), strict=True):
             if not torch.allclose(answer, truth, atol=1e-5):

@@ -45,10 +45,10 @@ def export_onnx(folder: Path, output: Path | None = None, frame_size: tuple[int,
 
     Its input is ``frame``, H×W uint8 grey. Its outputs are those of ``Prediction``: ``mask``, H×W uint8;
     ``probability`` and ``edge_probability``, L×H×W float32; ``presence``, L float32. Its metadata say whose it is:
-    ``labels``, ``network_size``, ``recipe``, ``thresholds``, ``terms`` (JSON where they are not text), ``model``,
-    ``version``, ``weights_sha256``, ``graph_sha256``, ``notice``. H and W are free, unless the recipe filters at the
-    frame's size: how many steps a filter takes depends on the frame's width, so such a file is for ``frame_size``
-    alone.
+    ``labels``, ``network_size``, ``recipe``, ``thresholds``, ``temperatures``, ``terms`` (JSON where they are not
+    text), ``model``, ``version``, ``weights_sha256``, ``graph_sha256``, ``notice``. H and W are free, unless the recipe
+    filters at the frame's size: how many steps a filter takes depends on the frame's width, so such a file is for
+    ``frame_size`` alone.
 
     Args:
         folder: Of the bundle.
@@ -135,6 +135,7 @@ def _metadata(bundle: Bundle, frame_size: tuple[int, int] | None) -> dict[str, s
         "frame_size": json.dumps(frame_size and list(frame_size)),
         "recipe": json.dumps(dataclasses.asdict(bundle.recipe)),
         "thresholds": json.dumps(bundle.thresholds),
+        "temperatures": json.dumps(bundle.temperatures),
         "terms": bundle.terms,
         "version": edgefusion.__version__,
         "weights_sha256": bundle.weights_sha256,

@@ -40,6 +40,7 @@ from edgefusion.inference.writers import (
 )
 from edgefusion.locking import sole_use
 from edgefusion.progress import say, track
+from edgefusion.remote import UnreachableError, fetched, place
 
 _NAMED = 5
 """Inputs unlike what the network knows that are named at the end; the record has them all."""
@@ -96,7 +97,7 @@ def predict_files(
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file.", "Choose a folder for the output.")
     live = [str(source) for source in inputs if is_live(str(source))]
-    files = [Path(source) for source in inputs if not is_live(str(source))]
+    files = [place(source) for source in inputs if not is_live(str(source))]
     frames = find_frames(files, output) if files or not live else []
     clips: list[FrameFile] = []
     pictures: list[FrameFile] = []
@@ -162,14 +163,17 @@ def _predict_stills(job: Job, frames: Sequence[FrameFile]) -> list[dict[str, Any
     def prepare(frame: FrameFile) -> _Prepared:
         facts = job.facts(frame, made_by)
         try:
-            facts["input_sha256"] = sha256_of_file(frame.path)
+            path = fetched(frame.path)
+            facts["input_sha256"] = sha256_of_file(path)
             if kept := job.record.kept(facts, formats):
                 return _Prepared({**kept, "status": "kept"})
-            clip = open_clip(frame.path)
+            clip = open_clip(path)
             image = next(clip.read())
             region = clip.region if job.crop == "auto" else job.crop if isinstance(job.crop, Region) else None
             stack = job.predictor.prepare(image, region, threads=1)
             return _Prepared(facts, image, stack, frame.spacing or clip.spacing, region)
+        except UnreachableError:
+            raise  # says nothing about this frame
         except (EdgeFusionError, OSError) as error:
             return _Prepared({**facts, "status": "failed", "reason": str(error)})
 

@@ -20,6 +20,7 @@ from edgefusion.inference.backends import BACKENDS, Backend, OnnxBackend, TorchB
 from edgefusion.inference.drift import Drift, plane_of
 from edgefusion.inference.postprocess import clean
 from edgefusion.inference.stream import Policy, Stream
+from edgefusion.inference.temperature import factors, scale
 
 BATCH = 16
 """Frames that pass through the network together."""
@@ -91,6 +92,7 @@ class Predictor:
         self.bundle = bundle
         self.flip_averaging = flip_averaging
         self.backend = TorchBackend(bundle, device) if backend is None else backend
+        self._factors = factors(bundle.temperatures, bundle.labels)
         self._drift = Drift.of(bundle.companions)
 
     def predict(self, image: NDArray[Any], spacing: Spacing | None = None, region: Region | None = None) -> Prediction:
@@ -231,6 +233,8 @@ class Predictor:
         thresholds, labels = self.bundle.thresholds, self.bundle.labels
         small, small_edges, presence, drift = maps
         probability, edges = (_resized(planes, size, region) for planes in (small, small_edges))
+        if self._factors is not None:
+            probability = scale(probability, self._factors)
         if presence is None:
             presence = probability.max((1, 2))
         there = (probability >= thresholds["mask"]) & (presence >= thresholds["presence"])[:, None, None]

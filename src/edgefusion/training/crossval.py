@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import CACHE, cached_stacks, check_channels
+from edgefusion.channels.recipe import cached_stacks, check_channels
 from edgefusion.config import ChannelRecipe, CompareConfig
 from edgefusion.data.splits import Split, make_splits, read_splits, write_splits
 from edgefusion.data.study import Study, write_png
@@ -35,6 +35,7 @@ from edgefusion.locking import sole_use
 from edgefusion.models.costs import measure
 from edgefusion.models.zoo import build_model, check_size
 from edgefusion.progress import say
+from edgefusion.remote import Place
 from edgefusion.training.train import train
 
 
@@ -67,7 +68,7 @@ def compare(
         UsageError: For unknown names, or if ``output`` holds a run with other settings, or another process is at work
             there.
     """
-    study = study if isinstance(study, Study) else Study.load(Path(study))
+    study = study if isinstance(study, Study) else Study.load(study)
     config, output = config or CompareConfig(), Path(output)
     check_channels(config.recipe.channels)
     check_size(config.recipe.height, config.recipe.width)
@@ -86,7 +87,7 @@ def compare(
         units = [(name, split, seed) for split, seed in repeated for name in config.models]
         # Filter every frame once, before several trainings would do so side by side.
         for recipe in {recipe_of(name, config).key(): recipe_of(name, config) for name in config.models}.values():
-            cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.path / CACHE)
+            cached_stacks(study, list(study.labelled()["frame_id"]), recipe, study.cache)
         todo = [unit for unit in units if not (unit_folder(output, *unit[:2]) / "metrics.csv").is_file()]
         if len(todo) < len(units):
             say(f"{len(units) - len(todo)} of {len(units)} trainings are complete already")
@@ -165,7 +166,7 @@ def _start_of(name: str, config: CompareConfig) -> Path:
 Unit = tuple[str, Split, int]
 """One training: network, fold and seed."""
 
-RunUnits = Callable[[Path, Path, CompareConfig, list[Unit]], None]
+RunUnits = Callable[[Place, Path, CompareConfig, list[Unit]], None]
 """Runs trainings, given the study, the run's folder and the settings; when it returns, ``unit_folder`` of each has its
 ``metrics.csv``."""
 
@@ -175,7 +176,7 @@ def unit_folder(output: Path, name: str, split: Split) -> Path:
     return output / name / split.name
 
 
-def _run_units(study: Path, output: Path, config: CompareConfig, todo: list[Unit], jobs: int) -> None:
+def _run_units(study: Place, output: Path, config: CompareConfig, todo: list[Unit], jobs: int) -> None:
     if jobs == 1 or len(todo) < 2:
         for unit in todo:
             run_unit(study, output, config, unit)
@@ -218,7 +219,7 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def run_unit(study_path: Path, output: Path, config: CompareConfig, unit: Unit, title: str = "") -> None:
+def run_unit(study_path: Place, output: Path, config: CompareConfig, unit: Unit, title: str = "") -> None:
     """Train and judge one network on one fold; its ``metrics.csv`` is written last. ``title`` is for progress lines."""
     name, split, seed = unit
     study, folder = Study.load(study_path), unit_folder(output, name, split)

@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import CACHE
 from edgefusion.config import ChannelRecipe, SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits
 from edgefusion.data.study import Study
@@ -76,7 +75,7 @@ def train(
             ``output`` already holds a bundle and ``resume`` is off, or if another process is at work there.
     """
     check_name(model)
-    study = study if isinstance(study, Study) else Study.load(Path(study))
+    study = study if isinstance(study, Study) else Study.load(study)
     output, config, recipe = Path(output), config or TrainConfig(), recipe or ChannelRecipe()
     check_size(recipe.height, recipe.width)
     if (output / "bundle.yaml").is_file():
@@ -87,8 +86,8 @@ def train(
         split = split or make_splits(study, SplitConfig(folds=1))[0]
         title = title or model
         before = None if start is None else load_start(start, model, recipe, study, split)
-        training = load_frames(study, split.train_frames(study), recipe, study.path / CACHE)
-        validation = load_frames(study, split.validation_frames(study), recipe, study.path / CACHE)
+        training = load_frames(study, split.train_frames(study), recipe, study.cache)
+        validation = load_frames(study, split.validation_frames(study), recipe, study.cache)
 
         torch.manual_seed(config.seed)
         arguments = {**fitting_arguments(model, recipe, training), **(network or {})}

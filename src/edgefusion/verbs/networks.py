@@ -12,7 +12,7 @@ from edgefusion.verbs.arguments import Arguments, integers, names
 def train(arguments: list[str]) -> None:
     """Train one network on a study and save it as a bundle."""
     parser = Arguments(train)
-    parser.add("study", type=Path, help="folder of a study")
+    parser.add("study", type=str, help="folder of a study, or s3://bucket/study")
     parser.add("--model", default="edgefusion-unet", help="see edgefusion info")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the bundle")
     parser.add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
@@ -48,7 +48,7 @@ def train(arguments: list[str]) -> None:
 def compare(arguments: list[str]) -> None:
     """Cross-validate networks on a study, by patient, test the differences, and write a report."""
     parser = Arguments(compare)
-    parser.add("study", type=Path, help="folder of a study")
+    parser.add("study", type=str, help="folder of a study, or s3://bucket/study")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the run; an interrupted run goes on")
     parser.add("--models", default=",".join(CompareConfig().models), help="names, separated by commas")
     parser.add("--folds", type=int, default=5, help="folds by patient; 1 holds out a fifth of the patients")
@@ -140,7 +140,7 @@ def evaluate(arguments: list[str]) -> None:
     """Judge a bundle on a labelled study."""
     parser = Arguments(evaluate)
     parser.add("bundle", type=str, help="folder of a bundle, or brachial-plexus or regional, which ship along")
-    parser.add("study", type=Path, help="folder of a study")
+    parser.add("study", type=str, help="folder of a study, or s3://bucket/study")
     parser.add("-o", "--output", type=Path, required=True, help="folder for the tables")
     parser.add("--split", type=Path, help="a run's splits.json: judge on the held-out patients only")
     parser.add("--flip-averaging", action="store_true", help="average with the mirrored frame")

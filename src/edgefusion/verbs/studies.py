@@ -97,7 +97,7 @@ def channels(arguments: list[str]) -> None:
 def export_study(arguments: list[str]) -> None:
     """Write a study as a dataset of nnU-Net, with splits by patient."""
     parser = Arguments(export_study)
-    parser.add("study", type=Path, help="folder of a study")
+    parser.add("study", type=str, help="folder of a study, or s3://bucket/study")
     parser.add("--nnunet", type=Path, required=True, help="nnU-Net's folder of raw data (nnUNet_raw)")
     parser.add("--dataset-id", type=int, default=501, help="number of the dataset, 1 to 999")
     parser.add("--folds", type=int, default=5, help="folds by patient")

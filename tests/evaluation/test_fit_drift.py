@@ -16,7 +16,8 @@ from edgefusion.config import ChannelRecipe
 from edgefusion.data.study import Study, frames_table, store_frame
 from edgefusion.errors import UsageError
 from edgefusion.evaluation.fit_drift import fit, fit_drift, main
-from edgefusion.inference.drift import COMPANION, STATISTICS
+from edgefusion.inference.drift import COMPANION
+from edgefusion.inference.picture_statistics import STATISTICS
 from edgefusion.models.zoo import build_model
 
 

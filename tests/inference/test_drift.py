@@ -21,7 +21,8 @@ from edgefusion.config import ChannelRecipe
 from edgefusion.data.clip import Region
 from edgefusion.data.study import write_png
 from edgefusion.errors import BundleError
-from edgefusion.inference.drift import COMPANION, STATISTICS, Drift, plane_of, statistics
+from edgefusion.inference.drift import COMPANION, Drift, plane_of
+from edgefusion.inference.picture_statistics import STATISTICS, statistics
 from edgefusion.inference.predict import predict_files
 from edgefusion.inference.predictor import Predictor
 
@@ -62,6 +63,15 @@ def test_statistics_are_what_they_say() -> None:
     assert finest == pytest.approx([0, 1, 0], abs=1e-6)
     # Their transpose is vertical.
     assert np.exp(statistics(stripes.T)[21:24]) - 1 / 255 == pytest.approx([1, 0, 0], abs=1e-6)
+
+
+def test_values_out_of_range_count_as_the_nearest() -> None:
+    plane = np.full((32, 32), 0.5, np.float32)
+    plane[:8], plane[8:16] = -1e6, 1e6
+    values = statistics(plane)
+    assert values[0] == 0
+    assert values[5] == 1
+    assert values[8:10] == pytest.approx(np.log(0.26), abs=1e-6)
 
 
 def test_half_precision_hardly_matters() -> None:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from edgefusion.bundle import Bundle
 from edgefusion.channels.recipe import build_stack
 from edgefusion.config import ChannelRecipe
-from edgefusion.inference.drift import COMPANION, STATISTICS, Drift, plane_of, statistics
+from edgefusion.inference.drift import COMPANION, Drift, plane_of
+from edgefusion.inference.picture_statistics import STATISTICS, statistics
 from edgefusion.inference.predictor import Predictor
 from edgefusion.models.blocks import SegmentationOutput
 from edgefusion.serving.app import make_app

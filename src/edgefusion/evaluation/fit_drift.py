@@ -22,7 +22,8 @@ from edgefusion.data.splits import patient_blocks
 from edgefusion.data.study import Study
 from edgefusion.errors import EdgeFusionError, UsageError
 from edgefusion.evaluation.bootstrap import FEWEST_PATIENTS
-from edgefusion.inference.drift import COMPANION, KEPT, STATISTICS, Drift, plane_of, statistics
+from edgefusion.inference.drift import COMPANION, KEPT, Drift, plane_of
+from edgefusion.inference.picture_statistics import STATISTICS, statistics
 from edgefusion.progress import say
 
 _PARTS = 50

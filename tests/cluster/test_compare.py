@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -55,18 +56,24 @@ def _results(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
 
 
+def _at_work(folder: Path) -> list[int]:
+    """The processes that hold a training's folder."""
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    inode = folder.stat().st_ino
+    return [int(lock[4]) for lock in locks if lock[1] == "FLOCK" and lock[5].endswith(f":{inode}")]
+
+
 def _kill_when_saved(run: Path, killed: list[int]) -> None:
-    """SIGKILL the first process that holds a training's folder with a checkpoint in it."""
-    end = time.monotonic() + 300
+    """SIGKILL the first worker that has saved an epoch since this was called."""
+    started, end = time.time(), time.monotonic() + 300
     while time.monotonic() < end:
         for checkpoint in run.glob("unet/*/checkpoints/last.ckpt"):
-            inode = checkpoint.parent.parent.stat().st_ino
-            for lock in Path("/proc/locks").read_text().splitlines():
-                _, kind, *_, process, place, _, _ = lock.split()
-                if kind == "FLOCK" and place.endswith(f":{inode}"):
-                    os.kill(int(process), signal.SIGKILL)
-                    killed.append(int(process))
-                    return
+            with suppress(FileNotFoundError):  # between two renames
+                if checkpoint.stat().st_mtime > started:
+                    for process in _at_work(checkpoint.parent.parent):
+                        os.kill(process, signal.SIGKILL)
+                        killed.append(process)
+                        return
         time.sleep(0.001)
 
 
@@ -88,7 +95,10 @@ def test_a_killed_driver_and_a_killed_worker_change_nothing(
             said += line
         process.kill()
     assert not (run / "report.html").exists()
-    assert list(run.glob("unet/*/checkpoints/last.ckpt"))
+    begun = [checkpoint.parent.parent for checkpoint in run.glob("unet/*/checkpoints/last.ckpt")]
+    assert begun
+    while any(_at_work(folder) for folder in begun):  # the killed driver's workers, who have to notice
+        time.sleep(0.05)
 
     killed: list[int] = []
     killer = Thread(target=_kill_when_saved, args=(run, killed))

@@ -4,11 +4,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from monai.losses import DiceLoss
 from scipy import ndimage
 
 from edgefusion.config import TrainConfig
 from edgefusion.models.blocks import SegmentationOutput
-from edgefusion.training.losses import border_band, dice_and_cross_entropy, segmentation_loss, signed_distance
+from edgefusion.training.losses import (
+    border_band,
+    dice_and_cross_entropy,
+    dice_loss,
+    segmentation_loss,
+    signed_distance,
+)
 
 
 def test_the_band_is_dilation_minus_erosion() -> None:
@@ -18,6 +25,20 @@ def test_the_band_is_dilation_minus_erosion() -> None:
     expected = cv2.dilate(mask, kernel) - cv2.erode(mask, kernel)
     band = border_band(torch.from_numpy(mask).float()[None, None])
     assert np.array_equal(band[0, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_the_dice_loss_is_monais_to_the_last_bit(labels: int) -> None:
+    target = torch.rand(6, labels, 48, 64, generator=torch.Generator().manual_seed(labels))
+    results = []
+    for loss in (dice_loss, DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)):
+        logits = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        value = loss(logits, target)
+        value.backward()
+        assert logits.grad is not None
+        results.append((value, logits.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
 
 
 def test_a_perfect_answer_costs_next_to_nothing_and_a_wrong_one_much() -> None:

@@ -42,6 +42,10 @@ class Views:
         """The same views on another device."""
         return Views(*(getattr(self, field.name).to(device) for field in fields(self)))
 
+    def of(self, frames: slice) -> Views:
+        """The views of some frames of the batch."""
+        return Views(*(getattr(self, field.name)[frames] for field in fields(self)))
+
 
 def draw_views(batch: int, aspect: float, config: TrainConfig, generator: Generator) -> Views:
     """Draw one view a frame.

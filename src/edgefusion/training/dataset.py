@@ -17,6 +17,7 @@ from edgefusion.channels.recipe import cached_stacks
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.study import Study
 from edgefusion.errors import DataError
+from edgefusion.training.ranks import share
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,20 @@ class FrameSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch, as torch's loader asks for it: B×C×H×W and B×L×H×W float32."""
         return self.stacks[indices].float(), self.targets[indices].float()
+
+
+@dataclass(frozen=True)
+class SharedFrames(Dataset[tuple[Tensor, Tensor]]):
+    """Frames of which each rank of a joint training gets its share of every batch."""
+
+    frames: FrameSet
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """This rank's part of a batch that is the same on all ranks."""
+        return self.frames.__getitems__(indices[share(len(indices))])
 
 
 def load_frames(study: Study, frame_ids: Sequence[str], recipe: ChannelRecipe, cache: Path) -> FrameSet:

@@ -1,20 +1,20 @@
-"""What a network is trained to do: find the mask, its border, and whether the label is there at all."""
+"""What a network is trained to do: find the mask, its border, and whether the label is there at all.
+
+Where several ranks train together, each has a share of the batch; the loss is that of the whole batch on all of them.
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import torch
-from monai.losses import DiceLoss
 from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgefusion.config import TrainConfig
 from edgefusion.models.blocks import SegmentationOutput
-
-# One Dice over the whole batch: a frame without the label has no Dice of its own to learn from.
-_dice = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+from edgefusion.training.ranks import from_all_sum, ranks
 
 _REACH = 8.0
 """Pixels from the border at which the signed distance ends."""
@@ -60,8 +60,48 @@ def dice_and_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None
         target: What it should say.
         weight: B×L×H×W weights of the pixels in the cross-entropy; by default all are alike.
     """
-    loss: Tensor = _dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target, weight)
+    loss: Tensor = dice_loss(logits, target) + cross_entropy(logits, target, weight)
     return loss
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the Dice of each label over all pixels of the batch, its mean over the labels.
+
+    One Dice over the whole batch: a frame without the label has no Dice of its own to learn from. It is MONAI's
+    ``DiceLoss(sigmoid=True, batch=True, smooth_nr=1, smooth_dr=1)``, to the last bit, with sums over all ranks.
+
+    Args:
+        logits: B×L×H×W.
+        target: B×L×H×W in [0, 1].
+
+    Returns:
+        A scalar.
+    """
+    found = torch.sigmoid(logits)
+    parts = ((found * target).sum((0, 2, 3)), found.sum((0, 2, 3)), target.sum((0, 2, 3)))
+    both, all_found, all_target = (from_all_sum(part) for part in parts)
+    too_much, missed = (all_found - both) * 0.5, (all_target - both) * 0.5
+    loss: Tensor = (1 - (2 * both + 1) / (2 * (both + too_much + missed) + 1)).mean()
+    return loss
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean of the binary cross-entropy over the frames of all ranks, and over everything in a frame.
+
+    Args:
+        logits: B×... logits.
+        target: The same shape, in [0, 1].
+        weight: The same shape; by default all are alike.
+
+    Returns:
+        A scalar.
+    """
+    mean = F.binary_cross_entropy_with_logits(logits, target, weight)
+    if ranks() == 1:
+        return mean
+    total, frames = from_all_sum(torch.stack([mean * len(target), torch.full_like(mean, len(target))]))
+    over_all: Tensor = total / frames
+    return over_all
 
 
 def segmentation_loss(output: SegmentationOutput, target: Tensor, config: TrainConfig) -> Tensor:
@@ -84,9 +124,8 @@ def segmentation_loss(output: SegmentationOutput, target: Tensor, config: TrainC
     emphasis = 1 + config.border_emphasis * band if config.border_emphasis else None
     loss = dice_and_cross_entropy(output.mask.float(), target, emphasis)
     if output.boundary is not None:
-        learn = F.binary_cross_entropy_with_logits if distance else dice_and_cross_entropy
+        learn = cross_entropy if distance else dice_and_cross_entropy
         loss = loss + config.boundary_weight * learn(output.boundary.float(), border)
     if output.presence is not None:
-        presence = F.binary_cross_entropy_with_logits(output.presence.float(), present)
-        loss = loss + config.presence_weight * presence
+        loss = loss + config.presence_weight * cross_entropy(output.presence.float(), present)
     return loss

@@ -19,6 +19,14 @@ def train(arguments: list[str]) -> None:
     parser.add("--start", type=str, help="bundle of the same network and channels whose weights to start from")
     parser.add("--validation-patients", default="", help="hold out these patients; by default a fifth of them")
     parser.add("--network", type=dict, default={}, help="arguments of EdgeFusion-UNet that differ from its defaults")
+    parser.add("--devices", type=int, default=1, help="processes on this machine that share each batch")
+    parser.add(
+        "--nodes",
+        type=int,
+        default=1,
+        help="machines with so many processes, each told NODE_RANK (0, 1, ...), "
+        "MASTER_ADDR and MASTER_PORT; or use torchrun",
+    )
     parser.add("--config", action="config", help="YAML file with any of these settings")
     parser.add("--train", type=TrainConfig, default=TrainConfig())
     parser.add("--recipe", type=ChannelRecipe, default=ChannelRecipe())
@@ -41,6 +49,8 @@ def train(arguments: list[str]) -> None:
         given.resume,
         network=dict(given.network),
         start=given.start,
+        devices=given.devices,
+        nodes=given.nodes,
     )
     print(given.output)
 

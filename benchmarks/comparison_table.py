@@ -3,13 +3,15 @@
 python benchmarks/comparison_table.py runs/kaggle-fixed --keep docs/results/kaggle-fixed
 
 ``--control`` adds EdgeFusion-UNet of another run of the same split, such as the one that sees the raw frame in every
-channel: what the channels are worth. ``--keep`` copies what may be published: settings, split, machine, costs,
-figures of every frame, logs; no frame, no mask. Where there are several seeds, missed frames are a mean over them.
+channel: what the channels are worth. ``--without 18`` leaves a patient out of what is judged. ``--keep`` copies what
+may be published: settings, split, machine, costs, figures of every frame, logs; no frame, no mask. Where there are
+several seeds, missed frames are a mean over them.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -106,8 +108,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--keep", type=Path, help="folder that receives the files behind the tables")
     parser.add_argument("--control", type=Path, help="run in which EdgeFusion-UNet saw other channels")
+    parser.add_argument("--without", default="", help="patients who are not judged, separated by commas")
     given = parser.parse_args()
     run = read_run(given.run)
+    run = replace(run, frames=run.frames[~run.frames["patient_id"].isin(given.without.split(","))])
     for label in run.frames["label"].unique():
         frames = run.frames[run.frames["label"] == label]
         print(f"{label}\n\n{measures(run, label)}\n\n{differences(frames, run.reference)}\n\n{folds(run, label)}\n")

@@ -14,7 +14,7 @@ CONTROL := --models edgefusion-unet --recipe.channels '[raw,dpad,edges]'
 INSTANCE := --models edgefusion-unet --network '{normalisation: instance}'
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
-.PHONY: install demo test lint format bench results clean
+.PHONY: install demo test lint format fuzz bench results clean
 
 install: $(STAMP)
 
@@ -32,6 +32,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install -q -e '.[fuzz]'
+	$(BIN)/python fuzz/run.py --seconds 300
 
 bench: $(STAMP)
 	$(BIN)/edgefusion bench

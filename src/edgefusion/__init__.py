@@ -14,6 +14,7 @@ _PUBLIC = {
     "ingest": "edgefusion.data.ingest",
     "train": "edgefusion.training.train",
     "compare": "edgefusion.training.crossval",
+    "search": "edgefusion.cluster.search",
     "evaluate": "edgefusion.evaluation.evaluate",
 }
 
@@ -22,6 +23,7 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 if TYPE_CHECKING:
     from edgefusion.channels.diffusion import despeckle as despeckle
     from edgefusion.channels.edges import edge_map as edge_map
+    from edgefusion.cluster.search import search as search
     from edgefusion.data.ingest import ingest as ingest
     from edgefusion.evaluation.evaluate import evaluate as evaluate
     from edgefusion.inference.predictor import load as load

@@ -79,7 +79,7 @@ class TrainConfig:
     """Weight of the presence loss, for networks that have a presence head."""
     boundary_target: Literal["band", "distance"] = "band"
     """What the boundary head learns: the band one pixel to each side of the border, or how far inside or outside of it
-    every pixel lies. What this and the next five fields are worth is in ``docs/results/ablation.md``."""
+    every pixel lies. What this and the next six fields are worth is in ``docs/results/ablation.md``."""
     border_emphasis: float = 0.0
     """Extra weight of the band's pixels in the mask's cross-entropy, in multiples of the weight of the others."""
     border_softness: float = 0.0
@@ -87,6 +87,9 @@ class TrainConfig:
     draw a border a pixel or two apart."""
     average_decay: float = 0.0
     """Keep an exponential moving average of the weights with this decay a step, in [0, 1); 0 keeps the last."""
+    reshuffle: bool = True
+    """Divide the frames into batches anew in every epoch. Without it every epoch has those of the first, as had, by a
+    mistake, all trainings before this option: the published ones."""
     distinct_patients: bool = False
     """No two frames of a batch show the same patient, as far as there are patients: neighbouring frames are near
     copies."""

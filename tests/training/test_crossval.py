@@ -97,6 +97,16 @@ def test_a_run_from_before_an_option_was_there_goes_on(discs: Study, run: Path) 
         compare(discs, run, replace(_CONFIG, train=replace(_CONFIG.train, negatives=0.25)))
 
 
+def test_a_run_from_before_batches_were_reshuffled_is_another_run(discs: Study, run: Path) -> None:
+    as_it_is = (run / "config.yaml").read_text(encoding="utf-8")
+    settings = yaml.safe_load(as_it_is)
+    del settings["train"]["reshuffle"]
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(UsageError, match="other settings \\(train\\)"):
+        compare(discs, run, _CONFIG)
+    (run / "config.yaml").write_text(as_it_is, encoding="utf-8")
+
+
 def test_other_settings_do_not_mix_into_a_run(discs: Study, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="other settings \\(flip_averaging\\)"):
         compare(discs, run, replace(_CONFIG, flip_averaging=True))

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from edgefusion.errors import UsageError
 from edgefusion.evaluation.memory import COMPANION, IDENTICAL, KINDS, find_overlap
 from edgefusion.inference.predictor import Predictor
 from edgefusion.training.checkpoints import BEFORE, LAST
+from edgefusion.training.task import SegmentationTask
 from edgefusion.training.train import EpochLog, train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
@@ -101,6 +103,24 @@ def test_averaged_weights_are_what_is_judged_and_kept_and_survive_an_interruptio
         _train(discs, tmp_path / "run", config)
     monkeypatch.undo()
     assert torch.equal(_weights(_train(discs, tmp_path / "run", config, resume=True)), _weights(undisturbed))
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_every_epoch_has_batches_of_its_own_if_wanted(
+    reshuffle: bool, discs: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    step = SegmentationTask.training_step
+
+    def note(task: SegmentationTask, batch: Any, index: int) -> torch.Tensor:
+        seen.append(batch[0].numpy().tobytes())
+        return step(task, batch, index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", note)
+    _train(discs, tmp_path, replace(_CONFIG, epochs=2, reshuffle=reshuffle))
+    half = len(seen) // 2
+    assert half > 1
+    assert (seen[:half] == seen[half:]) != reshuffle
 
 
 def test_patience_keeps_the_best_epoch(discs: Study, tmp_path: Path) -> None:

@@ -126,8 +126,9 @@ def _start_run(study: Study, output: Path, config: CompareConfig, splits: list[S
 
 
 def _completed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run with those that did not exist when it began; an option that is new is off by default."""
+    """Settings of a run with those that did not exist when it began, as it was then."""
     defaults = _plain(dataclasses.asdict(CompareConfig()))
+    defaults["train"]["reshuffle"] = False  # the only option whose default is not what was before it
     whole = {**defaults, **settings}
     return {
         key: {**defaults[key], **value} if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value

@@ -113,6 +113,11 @@ class EpochBatches(Sampler[list[int]]):
         self.frames, self.batch_size, self.seed, self.apart = frames, batch_size, seed, apart
         self.epoch = 0
 
+    @property
+    def sampler(self) -> EpochBatches:
+        """Where Lightning looks for whom to tell the epoch: never the batch sampler itself."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch

@@ -223,7 +223,11 @@ def _fit(
         try:
             trainer.fit(
                 task,
-                DataLoader(SharedFrames(training), batch_sampler=batches, collate_fn=_as_is),
+                DataLoader(
+                    SharedFrames(training),
+                    batch_sampler=batches if config.reshuffle else list(batches),
+                    collate_fn=_as_is,
+                ),
                 DataLoader(SharedFrames(validation), batch_size=64, collate_fn=_as_is),
                 ckpt_path=str(before) if before else None,
                 weights_only=True,

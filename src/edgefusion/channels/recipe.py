@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -28,10 +28,14 @@ from edgefusion.threads import thread_pool
 if TYPE_CHECKING:
     from edgefusion.data.study import Study
 
-_MAGIC = b"edgefusion stack 4\n"
+_MAGIC = b"edgefusion stack 5\n"
 """First line of a cache entry. Raise the number whenever a filter's output changes: older entries are then rebuilt."""
 
-_OTHER_VERSION = re.compile(rb"edgefusion stack (?!4\n)\d+\n")
+_OTHER_VERSION = re.compile(rb"edgefusion stack (?!5\n)\d+\n")
+
+_STORED = np.dtype("<f2")
+"""What the numbers of an entry are; their shape is the recipe's. NumPy's own format parses a Python literal, which in
+several threads at once can fail (python/cpython#106905)."""
 
 _COLUMNS = 580
 """Width of the frame whose diffusion time a recipe gives. Time counts px²: the same anatomy over half as many columns
@@ -154,9 +158,7 @@ def cached_stacks(
 
 
 def _write_entry(path: Path, stack: NDArray[np.float16]) -> None:
-    body = io.BytesIO()
-    np.save(body, stack, allow_pickle=False)
-    content = body.getvalue()
+    content = stack.astype(_STORED).tobytes()
     with atomic_path(path, synced=False) as temporary:
         temporary.write_bytes(_head(content) + content)
 
@@ -175,9 +177,9 @@ def _read_entry(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] 
         return None
     size = len(_head(b""))
     if content[:size] == _head(content[size:]):
-        stack = np.load(io.BytesIO(content[size:]), allow_pickle=False)
-        if stack.shape == shape and stack.dtype == np.float16:
-            return np.asarray(stack)
+        values = np.frombuffer(content, _STORED, offset=size)
+        if values.size == math.prod(shape):
+            return values.astype(np.float16).reshape(shape)
     if not _OTHER_VERSION.match(content):
         warnings.warn(f"Cache entry {path} is damaged; it is built again.", RuntimeWarning, stacklevel=2)
     return None

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edgefusion.arrays import as_unit
-from edgefusion.channels.recipe import CACHE, cached_stacks
+from edgefusion.channels.recipe import cached_stacks
 from edgefusion.config import ChannelRecipe, SplitConfig
 from edgefusion.data.readers import read_frame
 from edgefusion.data.splits import make_splits
@@ -137,9 +137,7 @@ def real_frames(folder: Path) -> Tensor:
     study = Study.load(folder)
     split = make_splits(study, SPLIT)[0]
     assert not {*split.train} & {*SPLIT.validation_patients, *SPLIT.without_patients}
-    return torch.from_numpy(
-        cached_stacks(study, split.train_frames(study), ChannelRecipe(), study.path / CACHE)
-    ).float()
+    return torch.from_numpy(cached_stacks(study, split.train_frames(study), ChannelRecipe(), study.cache)).float()
 
 
 def phantoms(folder: Path, choosing: bool) -> tuple[Study, pd.DataFrame]:
@@ -172,7 +170,7 @@ def main() -> None:
         if kind == "phantoms":
             study, rows = phantoms(given.phantoms, choosing=False)
             ids = list(rows["frame_id"])
-            source = torch.from_numpy(cached_stacks(study, ids, ChannelRecipe(), study.path / CACHE)).float()
+            source = torch.from_numpy(cached_stacks(study, ids, ChannelRecipe(), study.cache)).float()
             clean = [small(read_frame(study.path / name)) for name in rows["clean"]]
             target = torch.from_numpy(np.stack(clean))[:, None]
         else:

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from edgefusion.bundle import Bundle
-from edgefusion.channels.recipe import CACHE, build_stack, cached_stacks
+from edgefusion.channels.recipe import build_stack, cached_stacks
 from edgefusion.config import PostProcessing
 from edgefusion.data.splits import Split, read_splits
 from edgefusion.data.study import Study
@@ -84,7 +84,7 @@ def judged_frames(study: Study, fold: Split, bundle: Bundle, others: list[Study]
     assert not set(fold.validation) & bundle.seen(study.sha256())
     ids = fold.validation_frames(study)
     patients = study.frames.set_index("frame_id").loc[ids, "patient_id"]
-    stacks = cached_stacks(study, ids, bundle.recipe, study.path / CACHE)
+    stacks = cached_stacks(study, ids, bundle.recipe, study.cache)
     found: list[Frame] = [
         (POSITIVE, frame_id, patient, stack, np.asarray(study.mask(frame_id)))
         for frame_id, patient, stack in zip(ids, patients, stacks, strict=True)

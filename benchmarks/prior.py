@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from edgefusion.channels.recipe import CACHE
 from edgefusion.config import ChannelRecipe, TrainConfig
 from edgefusion.data.study import Study
 from edgefusion.models.blocks import PRIOR_LOGIT, standardise
@@ -24,7 +23,7 @@ FRAMES, STEPS = 10, 40
 def main(folder: Path) -> None:
     study = Study.load(folder)
     ids = [str(name) for name in study.labelled()["frame_id"]]
-    frames = load_frames(study, ids[:: len(ids) // FRAMES][:FRAMES], ChannelRecipe(("raw",)), study.path / CACHE)
+    frames = load_frames(study, ids[:: len(ids) // FRAMES][:FRAMES], ChannelRecipe(("raw",)), study.cache)
     stack, target = frames.__getitems__(list(range(FRAMES)))
     config = TrainConfig()
     for name in ("unet", "resunet"):

@@ -135,7 +135,7 @@ def test_interrupting_a_clip_is_quick_and_keeps_nothing_half_written(bundle: Pat
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT)
     try:
         deadline = time.monotonic() + 90
-        while not any((tmp_path / "o").glob(".long_mask.*/000020.png")) and time.monotonic() < deadline:
+        while not any((tmp_path / "o").glob(".edgefusion-*/000020.png")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()

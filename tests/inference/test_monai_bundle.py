@@ -21,7 +21,7 @@ from edgefusion.models.zoo import build_model
 
 
 def save(
-    folder: Path, name: str, presence: bool = True, channels: tuple[str, ...] = ("raw",), bias: float = 0.0
+    folder: Path, name: str, presence: bool = True, channels: tuple[str, ...] = ("raw",), threshold: float = 0.5
 ) -> Path:
     torch.manual_seed(0)
     arguments = {} if presence or name != "edgefusion-unet" else {"presence": False}
@@ -30,7 +30,7 @@ def save(
         for parameter in model.parameters():
             parameter.mul_(3)  # fresh weights say the same everywhere
     recipe = ChannelRecipe(channels=channels, height=48, width=64)
-    thresholds = {"mask": 0.5, "presence": bias or 0.5}
+    thresholds = {"mask": 0.5, "presence": threshold}
     heat = {"nerve": 1.7, "vessel": 0.8}
     Bundle(model, name, recipe, ["nerve", "vessel"], arguments, thresholds, heat).save(folder)
     return folder
@@ -54,7 +54,7 @@ def test_the_network_answers_as_the_predictor_does(name: str, tmp_path: Path) ->
 
 
 def test_a_label_under_its_presence_threshold_is_not_there(tmp_path: Path) -> None:
-    exported = export_monai_bundle(save(tmp_path / "bundle", "edgefusion-unet", bias=1.1), tmp_path / "monai")
+    exported = export_monai_bundle(save(tmp_path / "bundle", "edgefusion-unet", threshold=1.0), tmp_path / "monai")
     assert not answer(exported, simulate_frame(0, 1, 2, (105, 145)).image).any()
 
 

@@ -59,7 +59,7 @@ def open_clip(path: Place | str) -> Clip:
     pages = readers.count_pages(path)
     if pages > 1:
         return Clip(path, lambda: readers.read_pages(path), count=pages)
-    return Clip(Path(path.name), lambda: iter([readers.read_frame(path)]), count=1)
+    return Clip(path, lambda: iter([readers.read_frame(path)]), count=1)
 
 
 def has_many_frames(path: Place | str) -> bool:

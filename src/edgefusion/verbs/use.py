@@ -111,7 +111,7 @@ def serve(arguments: list[str]) -> None:
     parser = Arguments(serve)
     parser.add("--model", default="", help="bundles to offer besides those that ship; the first one is the default")
     parser.add("--host", default="127.0.0.1", help="where to listen; for the page any but this machine needs a token")
-    parser.add("--port", type=int, help="by default 8000, with --dicom 11112")
+    parser.add("--port", type=int, help="by default 8000, with --dicom 11112; 0 takes a free one")
     parser.add("--token", type=str, help="what clients must bring; also from EDGEFUSION_TOKEN, which others cannot see")
     parser.add("--dicom", action="store_true", help="no page: take ultrasound by C-STORE, send segmentations to --peer")
     parser.add("--peer", type=str, help="with --dicom: who gets the answers, as TITLE@HOST:PORT")
@@ -130,7 +130,7 @@ def serve(arguments: list[str]) -> None:
             names(given.format),
             given.ae_title,
             given.host,
-            given.port or 11112,
+            11112 if given.port is None else given.port,
             given.peer,
             given.spool,
         )
@@ -138,7 +138,7 @@ def serve(arguments: list[str]) -> None:
     from edgefusion.serving.app import serve as run_server
 
     token = given.token or os.environ.get("EDGEFUSION_TOKEN") or None
-    run_server(names(given.model), given.host, given.port or 8000, token)
+    run_server(names(given.model), given.host, 8000 if given.port is None else given.port, token)
 
 
 def bench(arguments: list[str]) -> None:

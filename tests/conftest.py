@@ -23,7 +23,6 @@ from pydicom.uid import (
 )
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one file in one process of pytest-xdist, so that they share what they set up."""
     for item in items:

@@ -119,7 +119,10 @@ def run(
             started = time.monotonic()
             _, said = process.communicate()
             seconds = time.monotonic() - started
-            if number == signal.SIGINT and process.returncode and (process.returncode != 130 or "Traceback" in said):
+            # By the signal itself it ends before Python has come to our program, or after that is done, and a script
+            # without our program's end always.
+            ended_well = process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in said
+            if number == signal.SIGINT and program[0] == "-m" and not ended_well:
                 raise RuntimeError(f"{command} ended with {process.returncode}:\n{said}") from None
             return seconds
     if process.returncode:

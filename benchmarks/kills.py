@@ -117,8 +117,9 @@ def run(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, number)
             started = time.monotonic()
-            _, said = process.communicate()
+            process.wait()
             seconds = time.monotonic() - started
+            _, said = process.communicate()
             # By the signal itself it ends before Python has come to our program, or after that is done, and a script
             # without our program's end always.
             ended_well = process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in said

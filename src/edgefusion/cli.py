@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         _say_interrupted(arguments[0])
+        if is_program:
+            # Libraries can take seconds to be taken down one by one, and whoever pressed Ctrl-C is waiting.
+            sys.stdout.flush()
+            os._exit(130)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (a pager was quit): nothing is wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -155,13 +156,23 @@ class CompareConfig:
     """How patients are divided."""
 
 
+SEARCH_SPACE: dict[str, dict[str, Any]] = {
+    "train": {
+        "learning_rate": {"low": 0.0003, "high": 0.01, "log": True},
+        "weight_decay": {"low": 0.0001, "high": 0.1, "log": True},
+        "batch_size": {"choices": [8, 16, 32]},
+    }
+}
+"""What is searched where nobody says otherwise: settings that every network has."""
+
+
 @dataclass(frozen=True)
 class SearchConfig:
     """A search for the settings with which one network is best on a study's validation patients."""
 
     base: CompareConfig
     """The network (``models`` has one name), how patients are divided, and every setting that is not searched."""
-    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    space: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(SEARCH_SPACE))
     """What is searched: under ``train``, ``network`` or ``recipe`` the name of a setting, and its ``choices`` (a list)
     or its range, ``low`` to ``high`` (both included; whole numbers if both are), with ``log`` true for a logarithmic
     scale."""

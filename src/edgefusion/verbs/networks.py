@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgefusion.config import ChannelRecipe, CompareConfig, SearchConfig, SplitConfig, TrainConfig
+from edgefusion.config import SEARCH_SPACE, ChannelRecipe, CompareConfig, SearchConfig, SplitConfig, TrainConfig
 from edgefusion.verbs.arguments import Arguments, integers, names
 
 
@@ -115,7 +115,7 @@ def search(arguments: list[str]) -> None:
     parser.add("--model", default="edgefusion-unet", help="see edgefusion info")
     parser.add("-o", "--output", type=Path, required=True, help="folder of the search; an interrupted search goes on")
     parser.add("--trials", type=int, default=20, help="how many settings are tried in all")
-    parser.add("--space", type=dict, default={}, help="what is searched, see configs/search.yaml")
+    parser.add("--space", type=dict, default=SEARCH_SPACE, help="what is searched, see configs/search.yaml")
     parser.add("--sampler", choices=["tpe", "random"], default="tpe", help="learn from earlier trials, or draw")
     parser.add("--seed", type=int, default=0, help="seeds what is proposed")
     parser.add("--folds", type=int, default=1, help="folds by patient a trial; 1 holds out a fifth of the patients")

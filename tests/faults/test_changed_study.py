@@ -16,7 +16,7 @@ from edgefusion.channels.recipe import cached_stacks
 from edgefusion.config import ChannelRecipe
 from edgefusion.data.study import Study
 from edgefusion.errors import DataError
-from edgefusion.training.train import EpochLog
+from edgefusion.training.epoch_log import EpochLog
 
 from .conftest import TRAINING
 

@@ -14,7 +14,7 @@ import pytest
 from edgefusion.inference import clip_job
 from edgefusion.inference.record import Record
 from edgefusion.serving.spool import Spool
-from edgefusion.training.train import EpochLog
+from edgefusion.training.epoch_log import EpochLog
 
 from .conftest import TRAINING
 

@@ -21,8 +21,9 @@ from edgefusion.data.study import Study
 from edgefusion.errors import DataError, EdgeFusionError, UsageError
 from edgefusion.locking import sole_use
 from edgefusion.training import launch as launching
+from edgefusion.training.epoch_log import EpochLog
 from edgefusion.training.ranks import rank
-from edgefusion.training.train import EpochLog, train
+from edgefusion.training.train import train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
 # Seven frames a step are four and three for two processes.

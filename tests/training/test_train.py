@@ -22,8 +22,9 @@ from edgefusion.errors import UsageError
 from edgefusion.evaluation.memory import COMPANION, IDENTICAL, KINDS, find_overlap
 from edgefusion.inference.predictor import Predictor
 from edgefusion.training.checkpoints import BEFORE, LAST
+from edgefusion.training.epoch_log import EpochLog
 from edgefusion.training.task import SegmentationTask
-from edgefusion.training.train import EpochLog, train
+from edgefusion.training.train import train
 
 _RECIPE = ChannelRecipe(("raw",), height=32, width=48)
 _CONFIG = TrainConfig(epochs=3, batch_size=6, learning_rate=3e-3, precision="32")

@@ -66,6 +66,7 @@ def test_every_run_that_writes_a_folder_keeps_it_to_itself(tmp_path):
         "predict": lambda: predict_files([pictures], taken, load_bundle("brachial-plexus"), ["png"]),
         "train": lambda: ef.train(study, "unet", taken),
         "compare": lambda: ef.compare(study, taken, CompareConfig(models=("unet",), split=SplitConfig(folds=2))),
+        "evaluate": lambda: ef.evaluate("brachial-plexus", study, taken),
     }
     for run in runs.values():
         with sole_use(taken), pytest.raises(UsageError, match="Another run is at work"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import nullcontext
 from datetime import datetime
@@ -92,6 +93,23 @@ def test_a_recording_never_takes_the_place_of_another(tmp_path, monkeypatch):
     names = [clip_job.do_live(job, "udp://127.0.0.1:1")["name"] for _ in range(3)]
     assert names == ["live-20260329-120000", "live-20260329-120001", "live-20260329-120002"]
     assert len((tmp_path / "predict-report.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.usefixtures("clock_back")
+def test_objects_that_are_received_at_once_keep_their_order(tmp_path, monkeypatch):
+    spool = Spool(tmp_path / "spool", 9)
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    copy = shutil.copyfile
+
+    def copy_slowly(source, target):
+        if source.name == "a":
+            spool.receive(tmp_path / "b")  # comes while the first is on its way to the disk
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_slowly)
+    spool.receive(tmp_path / "a")
+    assert [path.read_text() for path in spool.received] == ["a", "b"]
 
 
 @pytest.mark.usefixtures("clock_back")

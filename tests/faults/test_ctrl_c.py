@@ -137,6 +137,28 @@ def test_a_program_ends_also_where_python_cannot_be_interrupted(phantoms, run, c
     assert contents(tmp_path / "out") == contents(tmp_path / "whole" / "out")
 
 
+_WITH_MUCH_TO_TAKE_DOWN = """
+import atexit, sys
+from edgefusion import cli
+
+def interrupted(_):
+    print("half a table")
+    raise KeyboardInterrupt
+
+atexit.register(print, "taken down")
+cli.VERBS["info"] = interrupted
+sys.exit(cli.main())
+"""
+
+
+def test_a_program_does_not_wait_until_its_libraries_are_taken_down():
+    command = [sys.executable, "-c", _WITH_MUCH_TO_TAKE_DOWN, "info"]
+    program = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert program.returncode == 130
+    assert program.stderr.startswith("edgefusion: Interrupted. ")
+    assert program.stdout == "half a table\n"
+
+
 def test_a_comparison_takes_its_workers_along(phantoms, run, tmp_path, interruption):
     out = tmp_path / "out"
 

@@ -20,6 +20,7 @@ from edgefusion.data.layouts import recognise
 from edgefusion.data.signature import holds_dicom
 from edgefusion.data.splits import Split
 from edgefusion.data.study import Study
+from edgefusion.errors import UsageError
 from edgefusion.files import TEMPORARY, atomic_folder, atomic_path, remove_leftovers
 from edgefusion.inference.inputs import find_frames
 from edgefusion.locking import sole_use
@@ -88,6 +89,11 @@ def test_leftovers_are_no_inputs(phantoms: Path, tmp_path: Path, write_ultrasoun
     layout = recognise(folder)
     assert [entry.image for entry in layout.entries] == entries
     assert not layout.problems
+    for picture in folder.glob("[!.]*"):
+        picture.unlink()
+    shutil.copy(folder / ".incoming" / "images" / "000001.png", folder / ".incoming")
+    with pytest.raises(UsageError, match="Give the folder that holds them"):  # and not: did you mean .incoming?
+        recognise(folder)
     dicom = tmp_path / "dicom"
     whole = write_ultrasound(dicom / "a.dcm", np.zeros((1, 64, 64), np.uint8))
     shutil.copy(whole, dicom / f"{TEMPORARY}0123456789abcdef.dcm")

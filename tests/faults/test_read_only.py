@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
+import edgefusion.channels.recipe
+import edgefusion.inference.predictor
 from edgefusion.errors import StorageError
 from edgefusion.files import write_text
 from edgefusion.locking import sole_use
 
 from .conftest import TRAINING
 
+TOO_LATE = "it was noticed only when there was something to write"
+
 
 @pytest.mark.parametrize("verb", ["phantom", "ingest", "train", "compare", "predict", "evaluate"])
-def test_a_read_only_disk_is_named(verb, phantoms, make_disk, run):
+def test_a_read_only_disk_is_named(verb, phantoms, make_disk, run, monkeypatch):
+    # Without its stack no frame can be predicted or trained on.
+    for owner in (edgefusion.channels.recipe, edgefusion.inference.predictor):
+        monkeypatch.setattr(owner, "build_stack", lambda *_, **__: pytest.fail(TOO_LATE))
     disk = make_disk(64)
     out = disk.folder / "out"
     out.mkdir()
@@ -33,7 +40,7 @@ def test_a_read_only_disk_is_named(verb, phantoms, make_disk, run):
     status, said = run(*words, "-o", out)
     assert status == 1
     assert said.splitlines()[-1].startswith(f"edgefusion: {out} cannot be written (read-only file system). Choose")
-    assert "epoch" not in said, "it was noticed only when there was something to write"
+    assert "epoch" not in said, TOO_LATE
     assert not list(out.iterdir())
 
 

@@ -127,9 +127,8 @@ def _with_unique_ids(layout: Layout, source: Path) -> Layout:
 
 
 def _nothing(source: Path) -> UsageError:
-    inner = sorted(
-        {path.parent.relative_to(source).as_posix() for path in source.glob("*/*") if _is_picture(path)} - {"."}
-    )
+    found = (path for path in source.glob("*/*") if _is_picture(path) and not is_hidden(path, source))
+    inner = sorted({path.parent.relative_to(source).as_posix() for path in found})
     remedy = (
         f"Did you mean a folder inside it: {', '.join(inner[:5])}?" if inner else "Give the folder that holds them."
     )
@@ -137,7 +136,7 @@ def _nothing(source: Path) -> UsageError:
 
 
 def _is_picture(path: Path) -> bool:
-    return is_known(path) and not path.name.startswith(".") and path.is_file()
+    return is_known(path) and path.is_file()
 
 
 def _pictures(folder: Path, layout: Layout, source: Path, recursive: bool = False) -> dict[str, Path]:

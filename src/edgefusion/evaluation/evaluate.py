@@ -20,6 +20,7 @@ from edgefusion.evaluation.memory import find_overlap
 from edgefusion.evaluation.metrics import distance_unit, frame_measures
 from edgefusion.files import write_json, write_text
 from edgefusion.inference.predictor import Prediction, Predictor, load_bundle
+from edgefusion.locking import sole_use
 from edgefusion.progress import track
 
 
@@ -99,7 +100,8 @@ def evaluate(
         of whom anything is shared, see ``clean.measure_clean``).
 
     Raises:
-        UsageError: If the labels differ, or nothing is there to judge.
+        UsageError: If the labels differ, nothing is there to judge, or another run is at work in ``output``.
+        StorageError: If ``output`` cannot be written.
     """
     study = study if isinstance(study, Study) else Study.load(study)
     loaded, output = load_bundle(bundle), Path(output)
@@ -111,17 +113,24 @@ def evaluate(
     frame_ids = [str(frame_id) for frame_id in labelled["frame_id"]]
     if not frame_ids:
         raise UsageError(f"{study.path} has no labelled frame to judge.", "Choose a study with masks.")
-    overlap = find_overlap(loaded, study, frame_ids)
+    with sole_use(output):
+        return _evaluate(loaded, study, frame_ids, output, "all" if split is None else "held out", flip_averaging)
+
+
+def _evaluate(
+    bundle: Bundle, study: Study, frame_ids: list[str], output: Path, fold: str, flip_averaging: bool
+) -> dict[str, Any]:
+    overlap = find_overlap(bundle, study, frame_ids)
     facts = overlap_facts(overlap)
     warn(facts)
-    predictions = predict_frames(study, loaded, frame_ids, flip_averaging)
+    predictions = predict_frames(study, bundle, frame_ids, flip_averaging)
     rows: list[dict[str, Any]] = []
     for frame_id, prediction in zip(track(frame_ids, "Judging", len(frame_ids)), predictions, strict=True):
         rows += judge(study, frame_id, prediction)
     table = pd.DataFrame(rows)
-    table.insert(0, "model", loaded.model_name)
-    table.insert(1, "fold", "all" if split is None else "held out")
-    table["presence_threshold"] = loaded.thresholds["presence"]
+    table.insert(0, "model", bundle.model_name)
+    table.insert(1, "fold", fold)
+    table["presence_threshold"] = bundle.thresholds["presence"]
     write_text(output / "frames.csv", table.to_csv(index=False))
     clean = measure_clean(table, overlap)
     measures = summarise(table)

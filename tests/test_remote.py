@@ -124,6 +124,15 @@ def test_evaluate_gives_the_same_numbers_and_keeps_channels_here(
     assert sorted(reads) == sorted(["study.yaml", "frames.csv", *(f"f{n}.png" for n in range(6))])
 
 
+def test_train_gives_the_same_weights(storage: str, study: Study, uploaded: str, tmp_path: Path) -> None:
+    how = "--model unet --train.epochs 2 --train.batch_size 4 --train.precision 32 --recipe.height 32 --recipe.width 32"
+    for name, place_of_study in (("here", str(study.path)), ("there", uploaded)):
+        assert main(["train", place_of_study, "-o", str(tmp_path / name), *how.split()]) == 0
+    here, there = (tmp_path / name / "model.safetensors" for name in ("here", "there"))
+    assert there.read_bytes() == here.read_bytes()
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 6
+
+
 def test_predict_gives_the_same_masks_from_a_study_and_from_a_list(
     storage: str, study: Study, uploaded: str, model: Path, tmp_path: Path
 ) -> None:
@@ -231,3 +240,41 @@ def test_other_storage_and_addresses_of_folders(study: Study, tmp_path: Path) ->
     held = fetched(place("memory://held/images/f0.png"))
     memory.rm("/held", recursive=True)
     assert held.read_bytes() == (Path(study.path) / "images" / "f0.png").read_bytes()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "line"),
+    [
+        (PermissionError("Access\nDenied."), UnreachableError, "memory://a/b may not be read: Access Denied. Check"),
+        (OSError("Slow\n down"), UnreachableError, "memory://a/b cannot be reached: Slow down. Try"),
+        (TimeoutError(), UnreachableError, "memory://a/b cannot be reached: TimeoutError. Try"),
+        (ImportError("install x"), UsageError, "memory:// needs a package that is not installed (install x). Install"),
+    ],
+)
+def test_what_storage_answers_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, error: type[Exception], line: str
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise failure
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", fail)
+    with pytest.raises(error) as caught:
+        RemotePath("memory://a/b").read_bytes()
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_away_is_given_up_soon_unless_settings_say_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, object]] = []
+
+    def away(url: str, **options: object) -> None:
+        given.append(options)
+        raise TimeoutError
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", away)
+    for settings in ({}, {"s3": {"config_kwargs": {}}}):
+        monkeypatch.setattr(fsspec.config, "conf", settings)
+        with pytest.raises(UnreachableError):
+            RemotePath("s3://a/b").read_bytes()
+    retries = {"max_attempts": 3, "mode": "standard"}
+    assert given == [{"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": retries}}, {}]

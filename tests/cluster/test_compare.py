@@ -14,13 +14,13 @@ from threading import Thread
 import pytest
 
 from edgefusion.cluster import compare as module
-from edgefusion.cluster.compare import compare_on_ray, faster_formats
+from edgefusion.cluster.compare import compare_on_ray, faster_formats, train_and_judge
 from edgefusion.cluster.connection import connected
 from edgefusion.cluster.workers import installation
 from edgefusion.config import ChannelRecipe, CompareConfig, SplitConfig, TrainConfig
-from edgefusion.data.splits import read_splits
+from edgefusion.data.splits import make_splits, read_splits
 from edgefusion.data.study import Study
-from edgefusion.errors import UsageError
+from edgefusion.errors import DataError, UsageError
 from edgefusion.files import sha256_of_file
 from edgefusion.training.crossval import compare
 
@@ -128,6 +128,19 @@ def test_a_worker_with_another_installation_is_refused(
     with pytest.raises(UsageError, match=r"has edgefusion .* and not 9\.9"):
         compare_on_ray(few_discs, tmp_path / "run", _CONFIG, address=driver)
     assert not list((tmp_path / "run").glob("unet/*/*"))
+
+
+def test_every_task_checks_its_installation_and_the_study_first(few_discs: Study, tmp_path: Path) -> None:
+    """Called here, as workers are."""
+    other, fold = {**installation(), "torch": "0.1"}, ("unet", make_splits(few_discs, _CONFIG.split)[0], 0)
+    for driver, sha256, error, message in (
+        (other, few_discs.sha256(), UsageError, r"torch .* and not 0\.1"),
+        (installation(), "0" * 64, DataError, "another study"),
+    ):
+        with pytest.raises(error, match=message):
+            train_and_judge(few_discs.path, sha256, tmp_path, "word", _CONFIG, fold, 1, driver)
+        with pytest.raises(error, match=message):
+            faster_formats(few_discs.path, sha256, _CONFIG, 1, driver)
 
 
 def test_the_number_format_is_chosen_once_for_all_workers(

@@ -63,17 +63,42 @@ def _server(answer: bytes | None) -> Iterator[str]:
 
 def test_an_address_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_PATIENCE_S", 0.3)
+    # Ray would try for minutes.
+    monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was asked"))
     started = time.monotonic()
     with _server(b"") as gone:
         pass
-    with _server(None) as silent, _server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as web:
+    web_answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    with _server(None) as silent, _server(web_answer) as web, _server(b"") as closing:
         for address, message in {
             gone: "No Ray cluster answers",
             silent: "No Ray cluster answers",
             web: "is not a Ray cluster",
+            closing: "is not a Ray cluster",
             "ray://127.0.0.1:10001": "is not the address",
             "somewhere": "is not the address",
         }.items():
             with pytest.raises(UsageError, match=message), connected(address):
                 pass
     assert time.monotonic() - started < 10
+
+
+def test_ray_is_asked_after_a_greeting_that_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is one that speaks HTTP/2 as Ray's does, and says nothing before it is greeted."""
+    asked: list[str] = []
+    monkeypatch.setattr(connection, "_PATIENCE_S", 5)
+    monkeypatch.setattr("ray.init", lambda address, **settings: asked.append(address))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.settimeout(5)
+                with suppress(TimeoutError):
+                    if caller.recv(24, socket.MSG_WAITALL) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":
+                        caller.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+
+        Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with connected(address):
+            assert asked == [address]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from edgefusion.cluster import part_worker
+from edgefusion.cluster import part_files, part_worker
 from edgefusion.cluster.part_files import Plan, begin
 from edgefusion.cluster.part_worker import PartWorker
 from edgefusion.data.kaggle import decode_rle
@@ -92,6 +93,21 @@ def test_a_part_whose_writing_is_cut_off_is_not_there(
     with pytest.raises(KeyboardInterrupt):
         worker.do(1)
     assert plan.pending() == [1, 2]
+
+
+def test_a_part_appears_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is never to be seen half written."""
+    plan = plan_of(tmp_path / "out", [FrameFile(tmp_path / "a.png", None)])
+
+    def half(table: object, where: Path, **_: object) -> None:
+        where.write_bytes(b"PAR1")
+        assert not plan.path(0).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part_files.pq, "write_table", half)
+    with pytest.raises(KeyboardInterrupt):
+        plan.write(0, [{"input": "a"}], pa.schema([("input", pa.string())]))
+    assert not plan.path(0).exists()
 
 
 def test_a_damaged_part_is_done_again(model: Path, source: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import pytest
 pytest.importorskip("ray", reason='needs Ray: pip install "edgefusion[cluster]"')
 
 from edgefusion.cli import main
+from edgefusion.cluster import part_worker
+from edgefusion.cluster import predict as module
 from edgefusion.cluster.connection import connected
 from edgefusion.cluster.predict import predict_on_cluster
 from edgefusion.errors import DataError, UsageError
@@ -129,7 +131,7 @@ def test_by_the_command_line(
     }  # fmt: skip
 
 
-def test_a_full_disk_ends_the_run_with_one_line(
+def test_an_output_that_cannot_be_written_ends_the_run_with_one_line(
     cluster_address: str, model: Path, source: Path, tmp_path: Path
 ) -> None:
     """What is wrong with the output is not written down as a fault of the frames."""
@@ -140,6 +142,30 @@ def test_a_full_disk_ends_the_run_with_one_line(
         predict_on_cluster([source / "f01.png"], out, model, cluster_address)
     assert "\n" not in str(error.value)
     assert not list(out.glob("part-*"))
+
+
+def test_a_part_that_kills_every_worker_ends_the_run(
+    cluster_address: str, model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = tmp_path / "deaths"
+
+    class Dies:
+        """Instead of a worker, without a network, so that it dies fast."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, batch: dict[str, object]) -> dict[str, object]:
+            with deaths.open("a") as file:
+                file.write("x")
+            os._exit(1)
+
+    monkeypatch.setattr(part_worker, "PartWorker", Dies)
+    assert module._RETRIES == 5
+    monkeypatch.setattr(module, "_RETRIES", 1)
+    with pytest.raises(DataError, match="A worker died 2 times at the same part"):
+        predict_on_cluster([source / "f01.png"], tmp_path / "out", model, cluster_address)
+    assert deaths.read_text() == "xx"
 
 
 def test_no_cluster_no_ray_no_format(

@@ -11,7 +11,7 @@ import pytest
 from edgefusion.cluster import search as module
 from edgefusion.cluster.search import search
 from edgefusion.cluster.space import Trial
-from edgefusion.cluster.trials import draw_history, read_trials, trial_folder, write_proposal
+from edgefusion.cluster.trials import draw_history, read_trials, trial_folder, write_proposal, write_result
 from edgefusion.config import ChannelRecipe, CompareConfig, SearchConfig, SplitConfig, TrainConfig
 from edgefusion.data.splits import read_splits
 from edgefusion.data.study import Study
@@ -84,6 +84,27 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_result(
     assert tried == ["001", "002", "003"]
     assert (run / "search.csv").read_text().startswith((local_search / "search.csv").read_text())
     assert len(read_trials(run)) == 4
+
+
+def test_results_of_a_worker_that_does_not_see_the_folder_are_put_there(
+    few_discs: Study, local_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "mark", lambda folder: "a word that no worker finds")
+    search(few_discs, tmp_path / "run", _CONFIG, trials=1)
+    for name in ("metrics.csv", "model.safetensors"):
+        made, same = (trial_folder(run, 0) / "unet" / "holdout" / name for run in (tmp_path / "run", local_search))
+        assert made.read_bytes() == same.read_bytes()
+
+
+def test_trials_that_are_under_way_are_told_to_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Trial] = []
+    monkeypatch.setattr(module, "propose", lambda config, number, others: told.extend(others) or {})
+    ended, running = Trial(0, {"train.batch_size": 2}, 0.5), Trial(1, {"train.batch_size": 4})
+    for trial in (ended, running):
+        write_proposal(tmp_path, trial.number, trial.settings)
+    write_result(tmp_path, 0, 0.5)
+    module._trial(tmp_path, _CONFIG, 2)
+    assert told == [ended, running]
 
 
 def test_what_was_proposed_is_tried_whatever_would_be_proposed_now(tmp_path: Path) -> None:

@@ -100,3 +100,29 @@ def test_a_film_of_frames_of_too_many_bytes_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(video, "MAX_FRAME", 64 * 48 * 3 // 2 - 1)
     with pytest.raises(DataError, match="claims 64×48 pixels"):
         video.open_video(path)
+
+
+def _limits_of_a_film_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first size passes the check; the decoder then meets frames that are larger than allowed."""
+    limits = iter([64 * 48, 64 * 48 - 1])
+    monkeypatch.setattr(video, "most_pixels", lambda stream: next(limits))
+
+
+def test_the_decoder_of_a_film_knows_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg refuses a larger frame before it takes the memory."""
+    clip = video.open_video(_film(tmp_path / "a.mp4"))
+    assert len(list(clip.read())) == 4
+    _limits_of_a_film_that_grows(monkeypatch)
+    with pytest.raises(DataError, match="no frame of it can be decoded"):
+        list(clip.read())
+
+
+def test_the_decoder_of_a_film_in_a_dicom_file_knows_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _film(tmp_path / "a.ts").read_bytes()
+    opened: list[dict[str, str]] = []
+    genuine = av.open
+    monkeypatch.setattr(av, "open", lambda *of, **how: opened.append(how["options"]) or genuine(*of, **how))
+    _limits_of_a_film_that_grows(monkeypatch)
+    with pytest.raises(av.FFmpegError):
+        list(iter_video(io.BytesIO(content), [(0, len(content))], 48, 64))
+    assert int(opened[0]["max_pixels"]) == video.MAX_PIXELS

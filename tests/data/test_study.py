@@ -111,6 +111,8 @@ def test_labels_that_are_paths_are_refused(study: Study) -> None:
         (lambda frames: frames.drop(columns="group"), "lacks the columns group"),
         (lambda frames: pd.concat([frames, frames]), "lists frame '0001' twice"),
         (lambda frames: frames.assign(height="tall"), "cannot be read"),
+        (lambda frames: frames.assign(spacing_row_mm="0.11c."), "cannot be read: could not convert string to float"),
+        (lambda frames: frames.assign(spacing_col_mm="0b11"), "cannot be read: could not convert string to float"),
     ],
 )
 def test_a_broken_table_is_explained(study: Study, change, message: str) -> None:

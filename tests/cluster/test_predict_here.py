@@ -17,6 +17,7 @@ import ray
 import ray.data
 
 from edgefusion.cluster import predict as module
+from edgefusion.cluster.part_files import Plan
 from edgefusion.cluster.predict import predict_on_cluster
 from edgefusion.data.clip import Region
 from edgefusion.errors import DataError, UsageError
@@ -99,3 +100,12 @@ def test_the_first_part_that_cannot_be_written_ends_the_run(model: Path, source:
     assert predict_on_cluster(frames, out, model, "auto", per_part=1) == {
         "frames": 3, "done": 3, "failed": 0, "parts": 3, "kept": 1,
     }  # fmt: skip
+
+
+def test_a_part_that_is_written_elsewhere_is_named(
+    model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a worker that has another disk at the same path."""
+    monkeypatch.setattr(Plan, "write", lambda *_: None)
+    with pytest.raises(DataError, match=r"part-000000\.parquet is not there, although a worker wrote it"):
+        predict_on_cluster([source / "f00.png"], tmp_path / "out", model, "auto")

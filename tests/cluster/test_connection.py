@@ -66,10 +66,11 @@ def test_an_address_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.
     # Ray would try for minutes.
     monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was asked"))
     started = time.monotonic()
-    with _server(b"") as gone:
-        pass
     web_answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-    with _server(None) as silent, _server(web_answer) as web, _server(b"") as closing:
+    # Bound but not listening: nobody answers there, and nobody else can come to listen there meanwhile.
+    with socket.socket() as mute, _server(None) as silent, _server(web_answer) as web, _server(b"") as closing:
+        mute.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{mute.getsockname()[1]}"
         for address, message in {
             gone: "No Ray cluster answers",
             silent: "No Ray cluster answers",

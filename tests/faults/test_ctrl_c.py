@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import edgefusion.channels.recipe
 import edgefusion.data.intake
@@ -105,6 +106,7 @@ def test_a_training_ends_at_once_and_goes_on(
 def trained(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgefusion.cli import main
 
+    torch.set_num_threads(1)  # this comes before what each test sets
     out = tmp_path_factory.mktemp("trained")
     assert main(["train", str(phantoms), *TRAINING, "--recipe.channels", "[raw]", "-o", str(out)]) == 0
     return out

@@ -49,7 +49,10 @@ def _as_nobody() -> Iterator[None]:
     if os.geteuid():
         yield
         return
-    os.seteuid(65534)
+    try:
+        os.seteuid(65534)
+    except OSError:
+        pytest.skip("here root is the only user, as under unshare -r")
     try:
         yield
     finally:

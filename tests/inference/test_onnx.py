@@ -159,6 +159,11 @@ def test_foreign_operators_and_huge_files_are_refused(exported: Path, tmp_path: 
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BundleError, match="not ONNX's own"):
         network_graph(tmp_path / "x.onnx", "")
+    del model.opset_import[-1]
+    model.functions.add(name="Conv")  # another operator under the name of one of ONNX's own
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="not ONNX's own"):
+        network_graph(tmp_path / "x.onnx", "")
     with (tmp_path / "x.onnx").open("r+b") as file:
         file.truncate(2**40)  # a hole, which takes no room
     with pytest.raises(BundleError, match="more than"):

@@ -54,6 +54,7 @@ def _server(answer: bytes | None) -> Iterator[str]:
             def serve() -> None:
                 with suppress(OSError):  # nobody called, and the server has gone
                     caller, _ = server.accept()
+                    caller.recv(1024)  # closing with something unread would be a reset
                     caller.sendall(answer)
                     caller.close()
 

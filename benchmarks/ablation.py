@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of files, without .yaml")
     parser.add_argument("--seeds", default="0", help="train once with each")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    parser.add_argument("--precision", choices=["32", "bf16"], help="instead of what the files say")
     given = parser.parse_args()
     names = given.only.split(",") if given.only else [REFERENCE, *variants(given.configs)]
     with ThreadPoolExecutor(given.jobs) as pool:
@@ -61,6 +62,8 @@ def train(name: str, given: argparse.Namespace) -> None:
     command += ["--config", str(BASE)]
     if name != REFERENCE:
         command += ["--config", str(given.configs / f"{name}.yaml")]
+    if given.precision:
+        command += ["--train.precision", given.precision]
     threads = str(max(1, cores() // given.jobs))
     subprocess.run([*command, "--seeds", given.seeds], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 

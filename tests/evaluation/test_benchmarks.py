@@ -86,8 +86,13 @@ def test_the_ablation_asks_for_its_reference(
     # A complete run is not taken for the one that was asked for: `compare` judges that.
     calls: list[list[str]] = []
     monkeypatch.setattr(ablation.subprocess, "run", lambda command, **_: calls.append(command))
-    ablation.train("less", SimpleNamespace(study=tmp_path, output=tmp_path, configs=configs, jobs=1, seeds="0"))
+    given = SimpleNamespace(study=tmp_path, output=tmp_path, configs=configs, jobs=1, seeds="0", precision=None)
+    ablation.train("less", given)
     assert str(configs / "less.yaml") in calls[0]
+    assert "--train.precision" not in calls[0]
+    given.precision = "32"
+    ablation.train("less", given)
+    assert calls[1][calls[1].index("--train.precision") + 1] == "32"
 
 
 def test_post_processing_is_judged_on_patients_that_were_held_out(tmp_path: Path) -> None:

@@ -95,6 +95,31 @@ def test_the_ablation_asks_for_its_reference(
     assert calls[1][calls[1].index("--train.precision") + 1] == "32"
 
 
+def test_presence_is_calibrated_by_those_who_choose_and_judged_on_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, kinds = np.random.default_rng(0), np.repeat(["positive", "cut beside it"], 2000)
+    # Two groups whose logits differ by 2 in the mean, with a variance of 1: 2x is the true log-likelihood ratio.
+    x = np.where(kinds == "positive", 1.0, -1.0) + rng.standard_normal(4000)
+    sure = 1 / (1 + np.exp(-(3 * x + 4)))
+    frames = pd.DataFrame({"kind": kinds, "patient_id": "a", "maximum": sure, "head": sure})
+    frames.to_csv(tmp_path / "scores.csv", index=False)
+    calibration = script("presence_calibration")
+    (name,) = (name for name in calibration.scalings(frames, "head") if "offset" in name)
+    temperature, offset = calibration.scalings(frames, "head")[name]
+    prior = np.log(0.41 / 0.59)
+    assert temperature == pytest.approx(3 / 2, rel=0.1)
+    assert offset == pytest.approx(prior - 4 / temperature, abs=0.2)
+    monkeypatch.setattr("sys.argv", ["", *[str(tmp_path / "scores.csv")] * 2, "--picture", str(tmp_path / "a.png")])
+    calibration.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "presence head" in line]
+    errors = [float(row[3]) for row in rows]
+    assert len(rows) == 3
+    assert errors[0] > 0.1
+    assert errors[2] < 0.03
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
 def test_post_processing_is_judged_on_patients_that_were_held_out(tmp_path: Path) -> None:
     measuring, tables = script("postprocessing"), script("postprocessing_table")
     study = make_phantom_study(tmp_path / "necks", 6, 3, size=(64, 96))

@@ -276,7 +276,7 @@ def _read_frames(path: Place) -> pd.DataFrame:
             na_values=na_values,
         )
         frames = frames.astype({name: "float64" for name in ("spacing_row_mm", "spacing_col_mm") if name in frames})
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # pandas has all three for what is no whole number
         raise DataError(f"{path} cannot be read: {error}.", "Ingest the source again.") from error
     missing = [column for column in COLUMNS if column not in frames.columns]
     if missing:

@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/edgefusion demo -o demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

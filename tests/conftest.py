@@ -23,13 +23,6 @@ from pydicom.uid import (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one file in one process of pytest-xdist, so that they share what they set up."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with the real data sets, or a skip where it is absent."""

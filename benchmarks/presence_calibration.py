@@ -24,7 +24,6 @@ from scipy.special import expit, logit
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from edgefusion.bundles import find
 from edgefusion.evaluation.calibration import Reliability
 from edgefusion.evaluation.presence import MIX
 from edgefusion.evaluation.presence_frames import CUT, POSITIVE
@@ -84,7 +83,7 @@ def scalings(frames: pd.DataFrame, score: str) -> dict[str, Scaling]:
 
     found = {"none": (1.0, 0.0)}
     if score == "maximum":
-        found["the pixels' temperature, as shipped"] = (load_bundle(find("brachial-plexus")).temperatures["nerve"], 0.0)
+        found["the pixels' temperature, as shipped"] = (load_bundle("brachial-plexus").temperatures["nerve"], 0.0)
     for name, start in (("temperature", [0.0]), ("temperature and offset", [0.0, 0.0])):
         best = minimize(loss, start, method="Nelder-Mead").x
         scaling = float(np.exp(best[0])), float(sum(best[1:]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -54,10 +55,10 @@ def main() -> None:
         seconds = time.process_time() - started
         if seconds > LIMIT_S:
             _note(findings, name, "slow", content, f"{seconds:.1f} s")
-        taken_kb = _memory_kb("VmHWM") - before_kb
+        taken_kb = _peak_kb() - before_kb
         if taken_kb > LIMIT_KB:
             _note(findings, name, "memory", content, f"{taken_kb} KB")
-        if _memory_kb("VmRSS") > FULL_KB:
+        if before_kb > FULL_KB:
             os._exit(0)
 
     # Progress and FFmpeg's words would be most of the work; libFuzzer keeps a copy for its own.
@@ -83,12 +84,11 @@ def _mended_png(content: bytes, largest: int, seed: int) -> bytes:
 def _begin_peak() -> int:
     """From now on, the process's peak is counted anew; what it holds, in KB."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _memory_kb("VmRSS")
+    return _peak_kb()
 
 
-def _memory_kb(what: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0])
+def _peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _place(error: BaseException) -> str:

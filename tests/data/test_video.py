@@ -145,7 +145,7 @@ def test_a_clip_that_was_cut_off_gives_what_is_there_and_says_so(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     got = list(open_video(path).read())
-    assert 30 < len(got) < 70
+    assert 20 < len(got) < 80  # how an encoder spreads its bytes depends on the cores that it has
     for frame, expected in zip(got, frames, strict=False):
         assert int(np.median(frame[2:14])) == pytest.approx(int(expected[0, 0]), abs=5)
     assert "was cut off" in capsys.readouterr().err

@@ -206,9 +206,7 @@ def describe(result: Result, bundle: Bundle) -> dict[str, Any]:
             "presence": round(prediction.presence[index], 6),
             "area_px": prediction.area_px[index],
             "area_mm2": None if prediction.area_mm2 is None else round(prediction.area_mm2[index], 4),
-            "contours": [
-                [[round(float(x), 1), round(float(y), 1)] for x, y in contour] for contour in prediction.contours[index]
-            ],
+            "contours": [contour.astype(np.float64).round(1).tolist() for contour in prediction.contours[index]],
             "measures": measure(prediction, result.image, result.spacing, index, result.region).as_dict(),
         }
         for index, name in enumerate(prediction.labels)

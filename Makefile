@@ -12,6 +12,8 @@ KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: 
 CONTROL := --models edgefusion-unet --recipe.channels '[raw,dpad,edges]'
 # The same network, normalised frame by frame.
 INSTANCE := --models edgefusion-unet --network '{normalisation: instance}'
+# Half of the shallow features so, and batches drawn anew.
+MIXED := --models edgefusion-unet --network '{normalisation: mixed}' --train.reshuffle true
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
 .PHONY: install demo test lint format fuzz bench results clean
@@ -47,6 +49,8 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(CONTROL) --pretrained $(RUNS)/pretraining-channels -o $(RUNS)/kaggle-fixed-channels
 	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(INSTANCE) -o $(RUNS)/pretraining-instance
 	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(INSTANCE) --pretrained $(RUNS)/pretraining-instance -o $(RUNS)/kaggle-fixed-instance
+	$(BIN)/edgefusion compare $(RUNS)/pretraining-phantoms --config configs/pretraining.yaml $(MIXED) -o $(RUNS)/pretraining-mixed
+	$(BIN)/edgefusion compare $(RUNS)/kaggle --config configs/kaggle-fixed.yaml $(MIXED) --pretrained $(RUNS)/pretraining-mixed -o $(RUNS)/kaggle-fixed-mixed
 	$(BIN)/edgefusion compare $(RUNS)/usgra --config configs/usgra.yaml -o $(RUNS)/usgra-compare
 	test -f $(RUNS)/regional/bundle.yaml || $(BIN)/edgefusion train $(RUNS)/usgra --config configs/regional.yaml --resume -o $(RUNS)/regional
 	$(BIN)/python benchmarks/ablation.py $(RUNS)/kaggle -o $(RUNS)/ablation --jobs 2
@@ -56,8 +60,10 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-channels
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-instance
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-mixed
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed $(RUNS)/usgra
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed-instance $(RUNS)/usgra
+	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed-mixed $(RUNS)/usgra
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/usgra-compare $(RUNS)/kaggle --split $(RUNS)/kaggle-fixed/splits.json --also regional
 	$(BIN)/python benchmarks/live_tradeoff.py $(RUNS)/ablation
 	$(BIN)/python benchmarks/agreement.py $(RUNS)/kaggle-fixed $(RUNS)/kaggle

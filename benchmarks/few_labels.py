@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="networks to train")
     parser.add_argument("--lots", default="0", help="train once on each of these lots")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they share the cores")
+    parser.add_argument("--precision", choices=["32", "bf16"], help="instead of what the files say")
     parser.add_argument("--picture", type=Path, help="file for the learning curves, as PNG")
     given = parser.parse_args()
     study = Study.load(given.study)
@@ -92,6 +93,8 @@ def train(study: Study, given: argparse.Namespace, size: int, lot: int, network:
     command += ["--without-patients", ",".join(sorted(others)), "--seeds", str(lot)]
     command += ["--train.epochs", str(round(epochs * steps(study, whole) / steps(study, split)))]
     command += ["-o", str(folder(given.output, size, lot) / network)]
+    if given.precision:
+        command += ["--train.precision", given.precision]
     threads = str(max(1, cores() // given.jobs))
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 

@@ -92,7 +92,7 @@ def test_fewer_patients_are_passed_over_more_often(
     module = few_labels(script, tmp_path, monkeypatch)
     calls: list[list[str]] = []
     monkeypatch.setattr(module.subprocess, "run", lambda command, **_: calls.append(command))
-    given = Namespace(study=study.path, output=tmp_path, jobs=1)
+    given = Namespace(study=study.path, output=tmp_path, jobs=1, precision="32")
     for lot in range(3):
         module.train(study, given, 1, lot, "three-channels")
     for command, lot in zip(calls, range(3), strict=True):
@@ -103,6 +103,7 @@ def test_fewer_patients_are_passed_over_more_often(
         assert left_out == set(SIZES) - {"judged", drawn}
         assert str(tmp_path / "three-channels.yaml") in command
         assert command[command.index("--seeds") + 1] == str(lot)
+        assert command[command.index("--train.precision") + 1] == "32"
 
 
 def test_the_learning_curve_is_made_of_what_is_complete(

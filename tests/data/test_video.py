@@ -141,11 +141,11 @@ def test_a_clip_that_was_cut_off_gives_what_is_there_and_says_so(
     tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = moving(100)
-    path = encode(tmp_path / f"x{suffix}", frames)
+    path = encode(tmp_path / f"x{suffix}", frames, threads="2")  # how it spreads its bytes depends on them
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     got = list(open_video(path).read())
-    assert 20 < len(got) < 80  # how an encoder spreads its bytes depends on the cores that it has
+    assert 30 < len(got) < 70
     for frame, expected in zip(got, frames, strict=False):
         assert int(np.median(frame[2:14])) == pytest.approx(int(expected[0, 0]), abs=5)
     assert "was cut off" in capsys.readouterr().err

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefusion import bench
 from edgefusion.cli import VERBS, main
 
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -167,14 +166,11 @@ def test_info_knows_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["models"]["edgefusion-unet"]["multiply_adds"] <= 0.7e9
 
 
-def test_bench_times_every_backend_beside_a_peer_in_one_run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench, "PEERS", ("unet-matched",))  # each is two processes, and a file to be exported
+def test_bench_times_every_backend_beside_its_peers_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--frames", "1", "--size", "96x128", "--json"]) == 0
     contenders = json.loads(capsys.readouterr().out)["contenders"]
     assert contenders["U-Net, matched, PyTorch"]["times_unet"] == 1
-    for title in ("EdgeFusion, PyTorch", "EdgeFusion, ONNX Runtime", "U-Net, matched, ONNX Runtime"):
+    for title in ("EdgeFusion, PyTorch", "EdgeFusion, ONNX Runtime", "U-Net, ONNX Runtime"):
         stages = contenders[title]["stages"]
         assert stages.keys() == {"resize, channels", "network", "resize back, mask, outlines", "overlay", "whole way"}
         assert all(0 < values["median_ms"] <= values["p95_ms"] for values in stages.values())

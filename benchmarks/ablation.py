@@ -58,14 +58,19 @@ def variants(configs: Path) -> dict[str, str]:
 
 
 def train(name: str, given: argparse.Namespace) -> None:
-    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(given.output / name)]
+    run_compare(given, given.configs / f"{name}.yaml", given.output / name, "--seeds", given.seeds)
+
+
+def run_compare(given: argparse.Namespace, file: Path, output: Path, *options: str) -> None:
+    """Train by a file that is read on top of the reference, with this training's share of the cores."""
+    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "-o", str(output)]
     command += ["--config", str(BASE)]
-    if name != REFERENCE:
-        command += ["--config", str(given.configs / f"{name}.yaml")]
+    if file.stem != REFERENCE:
+        command += ["--config", str(file)]
     if given.precision:
         command += ["--train.precision", given.precision]
     threads = str(max(1, cores() // given.jobs))
-    subprocess.run([*command, "--seeds", given.seeds], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+    subprocess.run([*command, *options], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 
 
 def table(output: Path, configs: Path) -> str:

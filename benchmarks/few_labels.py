@@ -12,18 +12,15 @@ trains one size, and the table is made of all trainings that are complete.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
+from ablation import BASE, REFERENCE, run_compare
 from matplotlib.figure import Figure
 
-from edgefusion.channels.bands import cores
 from edgefusion.config import SplitConfig, TrainConfig
 from edgefusion.data.splits import Split, make_splits, read_splits
 from edgefusion.data.study import Study
@@ -32,8 +29,6 @@ from edgefusion.evaluation.chart_style import PALETTE, legend_below, picture, si
 from edgefusion.evaluation.compare import compare_models
 from edgefusion.files import atomic_path
 
-BASE = Path("configs/ablation/full.yaml")
-REFERENCE = "full"
 NETWORKS = {
     REFERENCE: "EdgeFusion-UNet",
     "three-channels": "EdgeFusion-UNet, raw, denoised and edges",
@@ -87,16 +82,9 @@ def train(study: Study, given: argparse.Namespace, size: int, lot: int, network:
     split, whole = split_of(study, size, lot), split_of(study, 0, lot)
     others = set(study.labelled()["patient_id"]) - {*split.train, *split.validation}
     epochs = yaml.safe_load(BASE.read_text(encoding="utf-8"))["train"]["epochs"]
-    command = [sys.executable, "-m", "edgefusion", "compare", str(given.study), "--config", str(BASE)]
-    if network != REFERENCE:
-        command += ["--config", str(BASE.with_name(f"{network}.yaml"))]
-    command += ["--without-patients", ",".join(sorted(others)), "--seeds", str(lot)]
-    command += ["--train.epochs", str(round(epochs * steps(study, whole) / steps(study, split)))]
-    command += ["-o", str(folder(given.output, size, lot) / network)]
-    if given.precision:
-        command += ["--train.precision", given.precision]
-    threads = str(max(1, cores() // given.jobs))
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+    options = ["--without-patients", ",".join(sorted(others)), "--seeds", str(lot)]
+    options += ["--train.epochs", str(round(epochs * steps(study, whole) / steps(study, split)))]
+    run_compare(given, BASE.with_name(f"{network}.yaml"), folder(given.output, size, lot) / network, *options)
 
 
 def steps(study: Study, split: Split) -> int:

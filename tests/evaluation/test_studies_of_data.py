@@ -91,7 +91,7 @@ def test_fewer_patients_are_passed_over_more_often(
 ) -> None:
     module = few_labels(script, tmp_path, monkeypatch)
     calls: list[list[str]] = []
-    monkeypatch.setattr(module.subprocess, "run", lambda command, **_: calls.append(command))
+    monkeypatch.setattr("subprocess.run", lambda command, **_: calls.append(command))
     given = Namespace(study=study.path, output=tmp_path, jobs=1, precision="32")
     for lot in range(3):
         module.train(study, given, 1, lot, "three-channels")

@@ -12,8 +12,8 @@ KAGGLE_TERMS := Kaggle ultrasound-nerve-segmentation (2016), competition rules: 
 CONTROL := --models edgefusion-unet --recipe.channels '[raw,dpad,edges]'
 # The same network, normalised frame by frame.
 INSTANCE := --models edgefusion-unet --network '{normalisation: instance}'
-# Half of the shallow features so, and batches drawn anew.
-MIXED := --models edgefusion-unet --network '{normalisation: mixed}' --train.reshuffle true
+# Half of the shallow features so, beside the U-Net of its multiply-adds; batches drawn anew for both.
+MIXED := --models edgefusion-unet,unet-matched --network '{normalisation: mixed}' --train.reshuffle true
 USGRA_TERMS := usgra-seg by T. M. K. (tmkand), CC-BY 4.0
 
 .PHONY: install demo test lint format fuzz bench results clean
@@ -61,6 +61,7 @@ results: $(STAMP) $(RUNS)/kaggle/study.yaml $(RUNS)/usgra/study.yaml $(RUNS)/pre
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/usgra-compare
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-instance
 	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed --control $(RUNS)/kaggle-fixed-mixed
+	$(BIN)/python benchmarks/comparison_table.py $(RUNS)/kaggle-fixed-mixed
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed $(RUNS)/usgra
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed-instance $(RUNS)/usgra
 	$(BIN)/python benchmarks/cross_study.py $(RUNS)/kaggle-fixed-mixed $(RUNS)/usgra

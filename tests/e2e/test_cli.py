@@ -180,12 +180,7 @@ def test_bench_times_every_backend_beside_its_peers_in_one_run(capsys: pytest.Ca
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
 def test_interrupting_a_training_is_quick_and_it_can_go_on(study: Path, tmp_path: Path) -> None:
     arguments = ["train", str(study), "-o", str(tmp_path / "b"), "--train.epochs", "500", "--train.precision", "32"]
-    # A shell that runs its jobs in the background lets them inherit a SIGINT that is ignored.
-    code = (
-        "import signal, sys; from edgefusion.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
-    )
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-m", "edgefusion", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT)
     try:
         assert process.stderr is not None

@@ -129,12 +129,8 @@ def test_interrupting_a_clip_is_quick_and_keeps_nothing_half_written(bundle: Pat
         with VideoWriter(path, RATE) as writer:
             for frame in frames * times:
                 writer.write(frame)
-    code = (
-        "import signal, sys; from edgefusion.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
-    )
     options = ["-o", str(tmp_path / "o"), "--model", str(bundle), "--format", "video,png,json", "--crop", "none"]
-    command = [sys.executable, "-c", code, "predict", str(clips["short"]), str(clips["long"]), *options]
+    command = [sys.executable, "-m", "edgefusion", "predict", str(clips["short"]), str(clips["long"]), *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT)
     try:
         deadline = time.monotonic() + 90

@@ -378,17 +378,12 @@ def test_a_live_source_is_recorded_until_it_ends_or_is_interrupted(
     original = clip_job.open_live
     monkeypatch.setattr(clip_job, "open_live", lambda url: original(url, timeout_s=1, patience_s=0.5))
     url = f"udp://127.0.0.1:{free_port()}"
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with sender(int(url.rpartition(":")[2])) as stop:
-            how = stop.set if end == "silence" else lambda: os.kill(os.getpid(), signal.SIGINT)
-            timer = threading.Timer(2, how)
-            timer.start()
-            (summary,) = predict_files([url], tmp_path, make_bundle(), ["video", "json"])
-            timer.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with sender(int(url.rpartition(":")[2])) as stop:
+        how = stop.set if end == "silence" else lambda: os.kill(os.getpid(), signal.SIGINT)
+        timer = threading.Timer(2, how)
+        timer.start()
+        (summary,) = predict_files([url], tmp_path, make_bundle(), ["video", "json"])
+        timer.join()
     name = summary["name"]
     assert name.startswith("live-")
     assert summary["input"].startswith(url)
